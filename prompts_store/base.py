@@ -17,7 +17,7 @@ from prompts_store.blobs import Blobs, Contents, LocalContents
 from prompts_store.blobs.leases import Leases
 from prompts_store.database import Database
 from prompts_store.names import check_name
-from prompts_store.records import Actor
+from prompts_store.records import Actor, Creation
 
 MAX_ADDRESS_CHARACTERS = 64
 
@@ -64,6 +64,17 @@ class StoreBase:
         checks.check_text(actor.request_id, field="request_id")
         view = copy.copy(self)
         view._database = self._database.acting_for(actor)
+        return view
+
+    def creating(self, creation: Creation) -> Self:
+        """The same store, for one request to create one thing, which may come again: if it did, whatever
+        would create the thing once more raises `creations.MadeBefore`.
+
+        It is remembered with what it made, in one transaction: for `creations.KEYED` where it has a key, else
+        for `creations.UNKEYED`.
+        """
+        view = copy.copy(self)
+        view._database = self._database.creating(creation)
         return view
 
     @property

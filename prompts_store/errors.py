@@ -1,7 +1,8 @@
 """Errors of the store. Each has a stable `code` and, if the caller's input is at fault, a `field`.
 
 StoreError                 store_unavailable
-├── InvalidError           invalid_input (a closed list of narrower codes, see each raiser)
+├── InvalidError           invalid_input (a closed list of narrower codes, see each raiser);
+│   │                      idempotency_key_reused
 │   └── ArtifactError      a reason of `prompts_store.artifacts.REASONS`
 ├── NotFoundError          not_found, unknown_task, unknown_version, unknown_alias, unknown_ensemble,
 │                          unknown_file, unknown_job, unknown_tenant, unknown_key, unknown_grant, no_store

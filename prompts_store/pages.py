@@ -85,9 +85,16 @@ def invalid_cursor() -> InvalidError:
 
 
 def newest_rows(
-    connection: Connection, query: Select[Any], table: Table, tenant: str, before: str | None, limit: int
+    connection: Connection,
+    query: Select[Any],
+    table: Table,
+    tenant: str,
+    before: str | None,
+    limit: int,
+    *,
+    oldest_first: bool = False,
 ) -> Sequence[Any]:
-    """At most `limit + 1` rows of a query, newest first.
+    """At most `limit + 1` rows of a query, newest first unless asked otherwise.
 
     Args:
         table: it has `id`, `tenant` and a `number` that grows.
@@ -102,8 +109,9 @@ def newest_rows(
         number = connection.execute(last).scalar()
         if number is None:
             raise invalid_cursor()
-        query = query.where(table.c.number < number)
-    return connection.execute(query.order_by(table.c.number.desc()).limit(limit + 1)).all()
+        query = query.where(table.c.number > number if oldest_first else table.c.number < number)
+    order = table.c.number.asc() if oldest_first else table.c.number.desc()
+    return connection.execute(query.order_by(order).limit(limit + 1)).all()
 
 
 def make_page(

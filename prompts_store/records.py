@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
@@ -34,6 +34,25 @@ class Actor:
 
 CHORUS = Actor("chorus")
 """Who acts unless somebody else is named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """A request to create something, which may come again: see `tenants.creations`.
+
+    Attributes:
+        key: by which its sender knows it again, of the sender's own choice; None where there is none.
+        sender: who sends it; without a key, the same from somebody else is another request.
+        said: what it asks for, in full or as digests.
+    """
+
+    key: str | None
+    sender: str
+    said: tuple[str, ...]
+
+    def including(self, *said: str) -> Creation:
+        """The same request, of which more is known."""
+        return replace(self, said=(*self.said, *said))
 
 
 @dataclass(frozen=True, slots=True)

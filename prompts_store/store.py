@@ -30,6 +30,7 @@ from prompts_store.tasks.calibrations import Calibrations
 from prompts_store.tasks.prompts import Prompts
 from prompts_store.tasks.tasks import Tasks
 from prompts_store.tasks.versions import Versions
+from prompts_store.tenants.creations import Creations
 from prompts_store.tenants.feed import CHANGES_KEPT, ChangeFeed
 from prompts_store.tenants.keys import Keys
 from prompts_store.tenants.stored import StoredUses
@@ -62,6 +63,7 @@ class PromptStore(
     Tenants,
     Keys,
     StoredUses,
+    Creations,
     ChangeFeed,
     AuditLog,
     Usage,
@@ -147,8 +149,9 @@ class PromptStore(
     def collect(
         self, *, grace_seconds: float, allow_mass_removal: bool = False, audit_days: int | None = None
     ) -> CollectReport:
-        """Remove what nothing has needed for longer than the grace period, old rows of the change feed, and
-        months that are no longer kept of audit logs and usage, and budgets that nobody uses any more.
+        """Remove what nothing has needed for longer than the grace period, old rows of the change feed,
+        requests that need not be remembered, months that are no longer kept of audit logs and usage, and
+        budgets that nobody uses any more.
 
         Args:
             grace_seconds: must be longer than another process reads a version that was deleted meanwhile.
@@ -164,6 +167,7 @@ class PromptStore(
         """
         collector = self._collector(grace_seconds)
         self.drop_changes(self._clock() - CHANGES_KEPT)
+        self.drop_creations()
         self.drop_audit(audit_days)
         self.drop_usage()
         self.drop_budgets()

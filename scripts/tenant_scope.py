@@ -68,6 +68,7 @@ REASONS = {
     "prompts_store/tasks/prompts.py:Prompts._no_values": "of blobs, which belong to no tenant",
     "prompts_store/tasks/rows.py:_LATEST": _FINISHED,
     "prompts_store/tasks/rows.py:_NEWEST": _FINISHED,
+    "prompts_store/tenants/creations.py:Creations.drop_creations": _UPKEEP,
     "prompts_store/tenants/feed.py": "one feed tells every process of all tenants' changes",
     "prompts_store/tenants/keys.py:Keys.create_key": "no two tenants' keys have one public part",
     "prompts_store/tenants/keys.py:Keys.find_key": "who asks is not known before the key is found",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from alembic import command
-from sqlalchemy import Connection, Select, null, select
+from sqlalchemy import Connection, Select, create_engine, inspect, null, select, text
 
 from prompts_store.audit import chain
 from prompts_store.database import database
@@ -21,6 +21,12 @@ from prompts_store.tenants import feed, standing, stored
 from prompts_store.tenants.limits import TenantLimits
 from prompts_store.upkeep import checking
 
+LATER_COLUMNS = (
+    ("jobs", "paused", "BOOLEAN NOT NULL DEFAULT FALSE"),
+    ("files", "purpose", "VARCHAR(16) NOT NULL DEFAULT 'fine-tune'"),
+)
+"""Columns that today's code reads and those tables lack: they are there inside, and gone afterwards."""
+
 
 @contextmanager
 def older_store(revision: str) -> Iterator[None]:
@@ -30,9 +36,18 @@ def older_store(revision: str) -> Iterator[None]:
     nothing in the audit log. Versions have no calibration.
     """
 
+    urls = set()
+
     def upgrade(connection: Connection) -> None:
         if is_empty(connection):
             command.upgrade(alembic_config(connection), revision)
+            urls.add(connection.engine.url)
+            change(connection, "ADD COLUMN {} {}")
+
+    def change(connection: Connection, how: str) -> None:
+        for table, column, kind in LATER_COLUMNS:
+            if inspect(connection).has_table(table):
+                connection.execute(text(f"ALTER TABLE {table} {how.format(column, kind)}"))
 
     def select_versions() -> Select[Any]:
         source = versions_table.join(tasks, tasks.c.id == versions_table.c.task_id)
@@ -53,3 +68,8 @@ def older_store(revision: str) -> Iterator[None]:
         patch.setattr(steps, "reserve", lambda *of: None)
         patch.setattr(steps, "settle", lambda *of: None)
         yield
+    for url in urls:
+        engine = create_engine(url)
+        with engine.begin() as connection:
+            change(connection, "DROP COLUMN {}")
+        engine.dispose()

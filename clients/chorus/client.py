@@ -11,9 +11,11 @@ from typing import Self
 import httpx2
 
 from chorus import config
+from chorus.batches import AsyncBatches, Batches
 from chorus.errors import InvalidArgumentError
 from chorus.evaluations import AsyncEvaluations, Evaluations
 from chorus.http import MAX_CONNECTIONS, Connection, connection
+from chorus.jobs import AsyncJobs, Jobs
 from chorus.methods import AsyncOwner, SyncOwner
 from chorus.retries import CallStatistics, RetryBudget, RetryPolicy
 from chorus.routes.audit import AuditMethods
@@ -160,6 +162,8 @@ class Client(InferenceMethods, DecisionMethods, ServiceMethods, UsageMethods, Sh
         self.files = Files(self._transport)
         self.tuning = Tuning(self._transport)
         self.evaluations = Evaluations(self._transport)
+        self.batches = Batches(self._transport)
+        self.jobs = Jobs(self._transport)
         self.tenants = Tenants(self._transport)
         self.keys = Keys(self._transport)
         self.audit = Audit(self._transport)
@@ -211,6 +215,8 @@ class AsyncClient(InferenceMethods, DecisionMethods, ServiceMethods, UsageMethod
         self.files = AsyncFiles(self._transport)
         self.tuning = AsyncTuning(self._transport)
         self.evaluations = AsyncEvaluations(self._transport)
+        self.batches = AsyncBatches(self._transport)
+        self.jobs = AsyncJobs(self._transport)
         self.tenants = AsyncTenants(self._transport)
         self.keys = AsyncKeys(self._transport)
         self.audit = AsyncAudit(self._transport)

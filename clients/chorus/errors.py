@@ -3,12 +3,13 @@
     ChorusError
         ├── InvalidArgumentError        an argument cannot be sent; nothing was sent
     ├── ConfigurationError          the URL or the key cannot be used
+    ├── HubError                    the Hugging Face hub has no such adapter, or does not give it
     ├── ConnectionFailedError       no connection: the server has not seen the request
     ├── ConnectionLostError         the connection broke: the server may have seen it
     ├── CallTimeoutError            no answer in `timeout_seconds`, or no end in `total_seconds`
     ├── UnexpectedAnswerError       an answer that is not Chorus's, or over `max_answer_bytes`
     └── ApiError                    the server's own error: code, message, field, request id
-        ├── InvalidInputError       400  invalid_input, and the reasons an artifact is refused for
+        ├── InvalidInputError       400  invalid_input, and the reasons an artifact is refused for; 422
         │   ├── InputTooLongError   400  input_too_long
         │   ├── InvalidModelError   400  invalid_model
         │   └── ModelMismatchError  400  base_mismatch
@@ -54,6 +55,10 @@ class InvalidArgumentError(ChorusError, ValueError):
 
 class ConfigurationError(ChorusError):
     """The server's URL or the API key cannot be used."""
+
+
+class HubError(ChorusError):
+    """The Hugging Face hub has no such adapter, none that can be used, or does not give or take it."""
 
 
 class ConnectionFailedError(ChorusError):
@@ -184,6 +189,7 @@ BY_CODE: dict[str, type[ApiError]] = {
     "invalid_model": InvalidModelError,
     "base_mismatch": ModelMismatchError,
     "prompt_not_finite": InvalidInputError,
+    "idempotency_key_reused": InvalidInputError,
     "prompt_rows_exceeded": InvalidInputError,
     "output_not_finite": InvalidInputError,
     "invalid_scope": InvalidInputError,

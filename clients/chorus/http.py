@@ -36,6 +36,8 @@ class Connection:
         headers = self.headers.copy()
         if request.token is not None:
             headers["Authorization"] = f"Bearer {request.token}"
+        if request.idempotency_key is not None:
+            headers["Idempotency-Key"] = request.idempotency_key
         if request.body is not None:
             headers["Content-Type"] = "application/json"
             arguments["content"] = request.body

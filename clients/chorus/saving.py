@@ -9,14 +9,25 @@ import shutil
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from chorus.artifacts import MAX_ARTIFACT_BYTES, PEFT_CONFIG, PEFT_WEIGHTS
 from chorus.errors import InvalidArgumentError, UnexpectedAnswerError
 
 
 def write_file(path: Path, content: bytes) -> Path:
-    """Put `content` at `path`: write a temporary file beside it, sync it, and rename it.
+    """Put `content` at `path`. Raises as `whole_file`."""
+    with whole_file(path) as file:
+        file.write(content)
+    return path
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which is at `path` once the block has ended well: a temporary one beside it, synced
+    and renamed.
 
     Raises:
         InvalidArgumentError: the folder does not exist or cannot be written.
@@ -26,7 +37,7 @@ def write_file(path: Path, content: bytes) -> Path:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
@@ -36,7 +47,6 @@ def write_file(path: Path, content: bytes) -> Path:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-    return path
 
 
 def write_peft_folder(path: Path, archive: bytes) -> Path:
@@ -46,7 +56,7 @@ def write_peft_folder(path: Path, archive: bytes) -> Path:
         InvalidArgumentError: `path` exists, or cannot be written.
         UnexpectedAnswerError: the zip does not contain a PEFT adapter.
     """
-    files = _peft_files(archive)
+    files = peft_files(archive)
     if path.exists():
         raise InvalidArgumentError(f"{str(path)!r} exists already; give a new folder, or a .zip file.")
     temporary: Path | None = None
@@ -64,7 +74,12 @@ def write_peft_folder(path: Path, archive: bytes) -> Path:
     return path
 
 
-def _peft_files(archive: bytes) -> dict[str, bytes]:
+def peft_files(archive: bytes) -> dict[str, bytes]:
+    """The two files of a PEFT adapter, out of the server's zip.
+
+    Raises:
+        UnexpectedAnswerError: the zip does not contain exactly them, or is damaged.
+    """
     with contextlib.ExitStack() as stack:
         try:
             opened = stack.enter_context(zipfile.ZipFile(io.BytesIO(archive)))

@@ -4,10 +4,11 @@ elsewhere.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import replace
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import httpx2
 
@@ -108,6 +109,21 @@ class SyncTransport:
                 return
             deadline.check()
             yield chunk
+
+    def download(self, request: Request, file: BinaryIO) -> None:
+        """Write an answer of any size into a file, from its start each time it is tried. It has as long as
+        bytes keep coming."""
+        deadline = self._deadline()
+
+        def take(response: httpx2.Response) -> None:
+            file.seek(0)
+            file.truncate()
+            with contextlib.closing(response):
+                for chunk in self._chunks(response, deadline):
+                    file.write(chunk)
+                    deadline.restart()
+
+        self._repeat(request, deadline, take)
 
     def events(self, request: Request) -> Generator[StreamEvent, None, None]:
         """Send a request whose answer is a stream of events. Each event has a deadline of its own."""
@@ -246,6 +262,16 @@ class AsyncTransport:
                 return
             deadline.check()
             yield chunk
+
+    async def download(self, request: Request, file: BinaryIO) -> None:
+        """Write an answer of any size into a file. It has as long as bytes keep coming."""
+        async with contextlib.aclosing(await self._open(request, deadline := self._deadline())) as response:
+            try:
+                async for chunk in self._chunks(response, deadline):
+                    await asyncio.to_thread(file.write, chunk)
+                    deadline.restart()
+            except httpx2.HTTPError as failure:
+                raise answers.failure_of(failure, self._connection.base_url, deadline) from failure
 
     async def events(self, request: Request) -> AsyncGenerator[StreamEvent, None]:
         """Send a request whose answer is a stream of events. Each event has a deadline of its own."""

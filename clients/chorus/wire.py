@@ -9,6 +9,7 @@ uses `yield from`. The transport alone does the I/O, and decides whether it bloc
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
@@ -46,6 +47,7 @@ class Request:
             again after it may have been processed.
         also_answers: statuses outside 2xx that are answers of this route rather than errors.
         token: a bearer token to send in place of the client's key.
+        idempotency_key: by which the server knows the request if it comes again.
     """
 
     method: str
@@ -57,6 +59,7 @@ class Request:
     repeatable: bool = False
     also_answers: frozenset[int] = frozenset()
     token: str | None = field(default=None, repr=False)
+    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,19 @@ class Call(Generic[T]):
     def __iter__(self) -> Steps[T]:
         answer = yield self.request
         return self.parse(answer)
+
+
+def creation(
+    path: str,
+    query: tuple[tuple[str, str], ...] = (),
+    *,
+    body: bytes | None = None,
+    upload: Upload | None = None,
+    content: Content | None = None,
+) -> Request:
+    """A request that makes something. With its key the server makes it once, however often it is sent."""
+    key = secrets.token_hex(16)
+    return Request("POST", path, query, body, upload, content, repeatable=True, idempotency_key=key)
 
 
 def encode_json(value: object, field_name: str = "body") -> bytes:

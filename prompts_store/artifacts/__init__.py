@@ -8,7 +8,8 @@ Nothing here unpickles, extracts an archive to disk, or hands a file to a librar
 checked.
 """
 
-from prompts_store.artifacts.peft_format import is_model_name
+from prompts_store.artifacts.multitask import TASK_INDEX
+from prompts_store.artifacts.peft_config import is_model_name
 from prompts_store.artifacts.read import Artifact, read_artifact
 from prompts_store.artifacts.reasons import REASONS, Reason
 from prompts_store.artifacts.registry import FORMATS, ArtifactFormat
@@ -18,6 +19,7 @@ from prompts_store.artifacts.write import peft_files, write_artifact, write_peft
 __all__ = [
     "FORMATS",
     "REASONS",
+    "TASK_INDEX",
     "Artifact",
     "ArtifactFormat",
     "ArtifactLimits",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from prompts_store.artifacts.metadata import FileMetadata
+from prompts_store.artifacts.multitask import TaskFactors
 from prompts_store.artifacts.tensors import StoredTensor
 from prompts_store.artifacts.types import ArtifactLimits, ArtifactMetadata, PromptValues
 from prompts_store.records import PromptManifest
@@ -18,11 +19,13 @@ class ParsedFile:
     Attributes:
         found: what the file says about the prompt.
         rows: P, if the tensor has more rows than the prompt.
+        tasks: what makes a prompt of the rows for each of several tasks, if the file holds several.
     """
 
     tensor: StoredTensor
     found: FileMetadata = field(default_factory=lambda: FileMetadata(ArtifactMetadata()))
     rows: int | None = None
+    tasks: TaskFactors | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,6 +64,7 @@ class Reason(StrEnum):
     PEFT_WEIGHTS_MISSING = "peft_weights_missing"
     PEFT_PICKLE = "peft_pickle"
     PEFT_ROWS = "peft_rows"
+    PEFT_TASK = "peft_task"
 
 
 REASONS: tuple[Reason, ...] = tuple(Reason)

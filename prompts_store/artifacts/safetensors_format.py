@@ -12,6 +12,7 @@ import json
 import re
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from prompts_store.artifacts.format import Format, ParsedFile
@@ -39,12 +40,14 @@ def looks_like_safetensors(data: bytes) -> bool:
     return data[8:9] == b"{"
 
 
-def parse_safetensors(data: bytes, *, tensor: str) -> tuple[StoredTensor, Mapping[str, str]]:
-    """The only tensor of a file, and the file's metadata.
+def parse_safetensors(
+    data: bytes, *, tensors: tuple[str, ...]
+) -> tuple[dict[str, StoredTensor], Mapping[str, str]]:
+    """All tensors of a file by name, and the file's metadata.
 
     Args:
         data: the whole file.
-        tensor: the name that the tensor must have.
+        tensors: the names that the tensors must have; no other may be there.
 
     Raises:
         ArtifactError: `header_too_large`, `truncated`, `header_invalid`, `duplicate_key`, `metadata_invalid`,
@@ -55,11 +58,8 @@ def parse_safetensors(data: bytes, *, tensor: str) -> tuple[StoredTensor, Mappin
         data[8:end], what="The safetensors header", reason=Reason.HEADER_INVALID, max_depth=_HEADER_DEPTH
     )
     metadata = _text_map(header.pop(_METADATA, {}))
-    entry = _only_entry(header, tensor)
-    shape = _integers(entry["shape"], "shape")
-    stored = StoredTensor(dtype=_dtype(entry["dtype"]), shape=shape, data=memoryview(data)[end:])
-    _check_offsets(_integers(entry["data_offsets"], "data_offsets"), stored)
-    return stored, metadata
+    _check_names(header, tensors)
+    return _stored({name: _entry(header, name) for name in tensors}, memoryview(data)[end:]), metadata
 
 
 def render_safetensors(values: PromptValues, *, tensor: str, metadata: Mapping[str, str]) -> bytes:
@@ -116,20 +116,23 @@ def _text_map(value: Any) -> dict[str, str]:
     return value
 
 
-def _only_entry(header: Mapping[str, Any], tensor: str) -> Mapping[str, Any]:
+def _check_names(header: Mapping[str, Any], tensors: tuple[str, ...]) -> None:
+    wanted = " and ".join(f"'{name}'" for name in tensors)
     for name in header:
         if not _PLAIN_NAME.fullmatch(name) or ".." in name:
             raise refusal(
                 Reason.TENSOR_NAME,
-                f"The tensor name {shown(name)} is not a plain name; expected one tensor named '{tensor}'.",
+                f"The tensor name {shown(name)} is not a plain name; expected {wanted} alone.",
             )
-    if tensor not in header:
-        raise refusal(Reason.TENSOR_MISSING, _missing(header, tensor))
+    for name in tensors:
+        if name not in header:
+            raise refusal(Reason.TENSOR_MISSING, _missing(header, name))
     for name in header:
-        if name != tensor:
-            raise refusal(
-                Reason.TENSOR_EXTRA, f"The file also has the tensor '{name}'; write only '{tensor}'."
-            )
+        if name not in tensors:
+            raise refusal(Reason.TENSOR_EXTRA, f"The file also has the tensor '{name}'; write only {wanted}.")
+
+
+def _entry(header: Mapping[str, Any], tensor: str) -> Mapping[str, Any]:
     entry = header[tensor]
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise refusal(
@@ -139,14 +142,35 @@ def _only_entry(header: Mapping[str, Any], tensor: str) -> Mapping[str, Any]:
     return entry
 
 
+def _stored(entries: Mapping[str, Mapping[str, Any]], values: memoryview) -> dict[str, StoredTensor]:
+    """The tensors as they are described. The last in the file gets all that is left, so that bytes that are
+    missing or too many are noticed where its size is checked."""
+    offsets = {name: _integers(entry["data_offsets"], "data_offsets") for name, entry in entries.items()}
+    order = sorted(entries, key=lambda name: offsets[name])
+    found, position = {}, 0
+    for name in order:
+        shape = _integers(entries[name]["shape"], "shape")
+        stored = StoredTensor(dtype=_dtype(entries[name]["dtype"]), shape=shape, data=values[position:])
+        # The library requires the same: no gap before a tensor, and a range of exactly the shape's size.
+        end = position + stored.declared_bytes
+        if offsets[name] != (position, end):
+            raise refusal(
+                Reason.BAD_OFFSETS,
+                "The data_offsets do not cover exactly the bytes of each tensor's shape, starting at 0.",
+            )
+        found[name] = stored if name == order[-1] else replace(stored, data=values[position:end])
+        position = end
+    return found
+
+
 def _missing(header: Mapping[str, Any], tensor: str) -> str:
-    if "prompt_embeddings" in header:
+    if tensor == PROMPT_TENSOR and "prompt_embeddings" in header:
         return (
             "The file is a PEFT adapter without its configuration; upload a zip of adapter_config.json and "
             "adapter_model.safetensors."
         )
     found = ", ".join(f"'{name}'" for name in list(header)[:3]) or "none"
-    return f"The file has no tensor named '{tensor}' (found: {found}); rename the prompt to '{tensor}'."
+    return f"The file has no tensor named '{tensor}' (found: {found}); name it '{tensor}'."
 
 
 def _integers(value: Any, what: str) -> tuple[int, ...]:
@@ -167,18 +191,9 @@ def _dtype(value: Any) -> StoredDtype:
     return _DTYPES[value]
 
 
-def _check_offsets(offsets: tuple[int, ...], stored: StoredTensor) -> None:
-    # The library requires the same: no gap before the first tensor, and a range of exactly the shape's size.
-    if offsets != (0, stored.declared_bytes):
-        raise refusal(
-            Reason.BAD_OFFSETS,
-            "The tensor's data_offsets do not cover exactly the bytes of its shape, starting at 0.",
-        )
-
-
 def _parse(data: bytes, limits: ArtifactLimits) -> ParsedFile:
-    tensor, texts = parse_safetensors(data, tensor=PROMPT_TENSOR)
-    return ParsedFile(tensor, read_metadata(texts, limits))
+    tensors, texts = parse_safetensors(data, tensors=(PROMPT_TENSOR,))
+    return ParsedFile(tensors[PROMPT_TENSOR], read_metadata(texts, limits))
 
 
 SAFETENSORS = Format(

@@ -49,7 +49,11 @@ class StoredTensor:
 
 
 def read_values(
-    tensor: StoredTensor, limits: ArtifactLimits, *, rows: int | None = None
+    tensor: StoredTensor,
+    limits: ArtifactLimits,
+    *,
+    rows: int | None = None,
+    factor: PromptValues | None = None,
 ) -> tuple[PromptValues, list[str]]:
     """The prompt, and notes on its conversion.
 
@@ -57,6 +61,7 @@ def read_values(
         tensor: `[P, D]`, or `[R, D]` with R >= P if `rows` is given.
         limits: of the server.
         rows: P, if only the first rows are the prompt; by default all are.
+        factor: `[P, D]`; what those rows are multiplied by to make the prompt.
 
     Returns:
         `[P, D]` f32 (C-contiguous, read-only, a copy), and sentences.
@@ -67,8 +72,11 @@ def read_values(
     """
     check_shape(tensor.shape, limits, rows=rows)
     check_size(tensor)
-    stored = _array(tensor)[:rows]
-    values, notes = _to_float32(stored, tensor.dtype)
+    stored = array_of(tensor)[:rows]
+    values, notes = to_float32(stored, tensor.dtype)
+    if factor is not None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = values * factor
     _check_finite(values, limits.compute_dtype)
     # Copied only now, so that refusing a large file never takes twice its memory. A copy, so that the file's
     # bytes can be freed.
@@ -115,16 +123,17 @@ def check_size(tensor: StoredTensor) -> None:
         )
 
 
-def _array(tensor: StoredTensor) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+def array_of(tensor: StoredTensor) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
     """The stored elements in place, without a copy. bfloat16 appears as 16-bit patterns."""
     dtype = "<u2" if tensor.dtype == "bf16" else tensor.dtype
     flat = np.frombuffer(tensor.data, dtype=np.dtype(dtype))
     return flat.reshape(tensor.shape, order="F" if tensor.fortran_order else "C")
 
 
-def _to_float32(
+def to_float32(
     stored: np.ndarray[tuple[int, ...], np.dtype[np.generic]], dtype: StoredDtype
 ) -> tuple[PromptValues, list[str]]:
+    """Elements as `array_of` gives them, in float32, and notes on the conversion."""
     if dtype == "bf16":
         widened = stored.astype(np.uint32) << np.uint32(16)
         return np.ascontiguousarray(widened).view(np.float32), ["The values were bfloat16, widened exactly."]

@@ -35,6 +35,7 @@ Action = Literal[
     "file.delete",
     "job.create",
     "job.cancel",
+    "job.pause",
     "job.resume",
     "tenant.create",
     "tenant.update",

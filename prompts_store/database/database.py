@@ -17,7 +17,7 @@ from prompts_store.database import postgresql, sqlite
 from prompts_store.database.migrate import is_empty, upgrade
 from prompts_store.database.privacy import make_private_database
 from prompts_store.errors import InvalidError, NotFoundError, StoreError
-from prompts_store.records import CHORUS, Actor
+from prompts_store.records import CHORUS, Actor, Creation
 from prompts_store.text import shown
 
 LOG = logging.getLogger("chorus.store")
@@ -30,6 +30,7 @@ EVERY_TENANT = postgresql.EVERY_TENANT
 A lint lists who may say it."""
 
 _ACTOR_OPTION = "prompts_store_actor"
+_CREATION_OPTION = "prompts_store_creation"
 _DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
 
 
@@ -52,6 +53,7 @@ class Database:
         # What a database server says about itself is for the operator, not for callers.
         self._tells = True
         self._actor = CHORUS
+        self.creation: Creation | None = None
 
     @classmethod
     def open(cls, folder: Path, url: str | None, *, make: bool = True) -> Database:
@@ -102,6 +104,12 @@ class Database:
         view._actor = actor
         return view
 
+    def creating(self, creation: Creation) -> Database:
+        """The same database, for one request to create something."""
+        view = copy.copy(self)
+        view.creation = creation
+        return view
+
     @contextmanager
     def read(self, tenant: str) -> Iterator[Connection]:
         """One snapshot of a tenant's rows: everything read inside the block belongs to the same moment."""
@@ -125,6 +133,7 @@ class Database:
         patience = self.patience_seconds if patience_seconds is None else patience_seconds
         with self._turn(patience) as left_ms, self._translated(), self.engine.connect() as connection:
             options = {sqlite.WRITE_OPTION: left_ms, _ACTOR_OPTION: self._actor}
+            options[_CREATION_OPTION] = self.creation
             connection = connection.execution_options(**options, **{postgresql.TENANT_OPTION: tenant})
             with connection.begin():
                 yield connection
@@ -222,6 +231,12 @@ def acting(connection: Connection) -> Actor:
     """Who makes the changes of a connection that `Database.write` gave."""
     actor: Actor = connection.get_execution_options()[_ACTOR_OPTION]
     return actor
+
+
+def creation_of(connection: Connection) -> Creation | None:
+    """What the changes of a connection that `Database.write` gave were asked for by, if it may come again."""
+    creation: Creation | None = connection.get_execution_options()[_CREATION_OPTION]
+    return creation
 
 
 def _locked() -> StoreError:

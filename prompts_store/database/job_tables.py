@@ -21,6 +21,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
     text,
 )
 
@@ -43,6 +44,8 @@ files = Table(
     Column("created_by", Text, nullable=False),
     Column("deleted_at", Instant, nullable=True),
     Column("deleted_by", Text, nullable=False, default=""),
+    # See `files.records.FilePurpose`.
+    Column("purpose", String(16), nullable=False, server_default="fine-tune"),
     Index("ix_files_alive", "tenant", "number", sqlite_where=_ALIVE, postgresql_where=_ALIVE),
     # Equal bytes are stored once for all tenants; the collector asks who still needs them.
     Index("ix_files_sha256", "sha256"),
@@ -70,6 +73,8 @@ jobs = Table(
     Column("progress", JSON, nullable=False),
     Column("result", JSON, nullable=False),
     Column("cancel_requested", Boolean, nullable=False),
+    # No process takes it, and the one that runs it gives it back.
+    Column("paused", Boolean, nullable=False, server_default=false()),
     Column("attempt", Integer, nullable=False),
     Column("lease_owner", Text, nullable=True),
     # It only grows, so no token is given twice.

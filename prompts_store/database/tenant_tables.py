@@ -3,6 +3,7 @@
     tenants 1---n keys          changes: what other processes must look at again
                                 grants: what a tenant lets others use
     stored_use: how much of what is limited each tenant keeps
+    creations: what was made of requests that may come again
 
 Rows of tenants are never removed, so no name ever means two things; those of keys go with the purge of their
 tenant. Rows of other tables name their tenant by its name and need no row here: a store is also used without
@@ -23,6 +24,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
     text,
 )
 
@@ -85,6 +87,22 @@ stored_use = Table(
     Column("prompts", BigInteger, nullable=False),
     Column("prompt_bytes", BigInteger, nullable=False),
     Column("file_bytes", BigInteger, nullable=False),
+)
+
+creations = Table(
+    "creations",
+    metadata,
+    Column("number", KEY, primary_key=True),
+    Column("tenant", NAME, nullable=False),
+    # SHA-256 of what tells two requests apart: the sender's key, or the sender and all that it says.
+    Column("name", DIGEST, nullable=False),
+    # SHA-256 of all that it says.
+    Column("said", DIGEST, nullable=False),
+    # What became of it: an id, or `task@3`.
+    Column("made", Text, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    UniqueConstraint("tenant", "name"),
+    Index("ix_creations_expires_at", "expires_at"),
 )
 
 changes = Table(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from prompts_store.base import StoreBase
 from prompts_store.blobs import ContentWriter
 from prompts_store.database.job_tables import files, job_files, jobs
 from prompts_store.errors import ConflictError, CorruptError, NotFoundError
-from prompts_store.files.records import DataFile
+from prompts_store.files.records import DataFile, FilePurpose
 from prompts_store.files.writing import FileWriter, check_file_name
 from prompts_store.ids import FILE, check_cursor_id, is_id, new_id
 from prompts_store.names import check_name
@@ -29,7 +30,7 @@ from prompts_store.pages import (
     newest_rows,
 )
 from prompts_store.records import Page
-from prompts_store.tenants import standing, stored
+from prompts_store.tenants import creations, standing, stored
 from prompts_store.text import shown
 
 _CURSOR = "files"
@@ -40,13 +41,20 @@ class DataFiles(StoreBase):
 
     @contextmanager
     def write_file(
-        self, tenant: str, name: str, *, created_by: str = "", max_bytes: int
+        self,
+        tenant: str,
+        name: str,
+        *,
+        created_by: str = "",
+        max_bytes: int,
+        purpose: FilePurpose = "fine-tune",
     ) -> Iterator[FileWriter]:
         """A writer for a new file, which is written as a stream. Leaving without `commit` leaves nothing.
 
         Args:
             name: the uploader's name for it, without folders.
             max_bytes: the most bytes that it may have.
+            purpose: what it is for.
 
         Raises:
             InvalidError: `invalid_name`, `invalid_file_name`.
@@ -57,24 +65,35 @@ class DataFiles(StoreBase):
         checks.check_text(created_by, field="created_by")
         contents = self._contents
 
-        def commit(content: ContentWriter) -> DataFile:
+        def commit(content: ContentWriter, purpose: FilePurpose) -> DataFile:
             digest = content.seal(self._clock())
             with self._database.write(tenant) as connection:
                 standing.require_not_deleted(connection, tenant)
+                stands = partial(_is_live, connection, tenant)
+                now = self._clock()
+                said = (name, digest, purpose)
+                remember = creations.require_new(connection, tenant, now, *said, stands=stands)
                 stored.require_room(connection, tenant, file_bytes=content.size_bytes)
                 stored.add(connection, tenant, file_bytes=content.size_bytes)
                 # Under the lock, so that no collector removes the bytes before their row exists.
                 contents.keep(content, digest)
                 file = DataFile(
-                    new_id(FILE), tenant, name, content.size_bytes, digest, self._clock(), created_by
+                    new_id(FILE),
+                    tenant,
+                    name,
+                    content.size_bytes,
+                    digest,
+                    now,
+                    created_by,
+                    purpose=purpose,
                 )
                 _add_file(connection, file)
-                facts = _facts(file)
-                chain.append(connection, "file.create", tenant, file.id, now=file.created_at, after=facts)
+                chain.append(connection, "file.create", tenant, file.id, now=now, after=_facts(file))
+                remember(file.id)
             return file
 
         with contents.writer(self._clock()) as content:
-            yield FileWriter(content, commit, max_bytes)
+            yield FileWriter(content, commit, max_bytes, purpose)
 
     def get_file(self, tenant: str, file_id: str) -> DataFile:
         """A live file. NotFoundError: `unknown_file`."""
@@ -83,15 +102,24 @@ class DataFiles(StoreBase):
             return _file_record(find_file(connection, tenant, file_id))
 
     def list_files(
-        self, tenant: str, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
+        self,
+        tenant: str,
+        *,
+        limit: int = DEFAULT_LIMIT,
+        cursor: str | None = None,
+        purpose: str | None = None,
+        oldest_first: bool = False,
     ) -> Page[DataFile]:
-        """A page of a tenant's live files, newest first. Raises InvalidError for a bad limit or cursor."""
+        """A page of a tenant's live files, newest first unless asked otherwise; with `purpose`, only files
+        for that. Raises InvalidError for a bad limit or cursor."""
         check_name(tenant, field="tenant")
         limit = check_limit(limit)
         before = decode_cursor(_CURSOR, cursor, check_cursor_id)
         query = select(files).where(files.c.tenant == tenant, files.c.deleted_at.is_(None))
+        if purpose is not None:
+            query = query.where(files.c.purpose == purpose)
         with self._database.read(tenant) as connection:
-            rows = newest_rows(connection, query, files, tenant, before, limit)
+            rows = newest_rows(connection, query, files, tenant, before, limit, oldest_first=oldest_first)
         return make_page(rows, limit, _file_record, lambda row: encode_cursor(_CURSOR, row.id))
 
     def delete_file(self, tenant: str, file_id: str, *, deleted_by: str = "") -> None:
@@ -190,6 +218,13 @@ def find_file(connection: Connection, tenant: str, file_id: str, *, field: str =
     return row
 
 
+def _is_live(connection: Connection, tenant: str, file_id: str) -> bool:
+    with suppress(NotFoundError):
+        find_file(connection, tenant, file_id)
+        return True
+    return False
+
+
 def needed(connection: Connection, digests: Iterable[str], *, deleted_after: datetime) -> set[str]:
     """Those of the digests that belong to a live file, or to one deleted after that time."""
     query = select(files.c.sha256).where(
@@ -210,6 +245,7 @@ def _add_file(connection: Connection, file: DataFile) -> None:
             sha256=file.sha256,
             created_at=file.created_at,
             created_by=file.created_by,
+            purpose=file.purpose,
         )
     )
 
@@ -230,4 +266,5 @@ def _file_record(row: Row[Any]) -> DataFile:
         created_at=row.created_at,
         created_by=row.created_by,
         deleted_at=row.deleted_at,
+        purpose=row.purpose,
     )

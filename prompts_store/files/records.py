@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
+
+FilePurpose = Literal["fine-tune", "batch", "batch_output", "user_data"]
+"""What a file is for, in OpenAI's words. Files of the native routes are training data, `fine-tune`."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """An uploaded file of training data. Its bytes never change.
+    """A file that was uploaded, or that a job made. Its bytes never change.
 
     Attributes:
         id: `file-` and 24 hexadecimal digits.
@@ -25,3 +29,4 @@ class DataFile:
     created_at: datetime
     created_by: str = ""
     deleted_at: datetime | None = None
+    purpose: FilePurpose = "fine-tune"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from prompts_store import checks
 from prompts_store.blobs import ContentWriter
 from prompts_store.errors import InvalidError
-from prompts_store.files.records import DataFile
+from prompts_store.files.records import DataFile, FilePurpose
 from prompts_store.text import has_control_characters, shown
 
 MAX_FILE_NAME_CHARACTERS = 255
@@ -17,14 +17,19 @@ class FileWriter:
     """A data file that is being written into the store, made by `write_file`.
 
     Only one thread may use it at a time, but it may be handed from one to another.
+
+    Attributes:
+        purpose: what the file is for; it may be changed before `commit`.
     """
 
     def __init__(
         self,
         content: ContentWriter,
-        commit: Callable[[ContentWriter], DataFile],
+        commit: Callable[[ContentWriter, FilePurpose], DataFile],
         max_bytes: int,
+        purpose: FilePurpose,
     ) -> None:
+        self.purpose: FilePurpose = purpose
         self._content = content
         self._commit = commit
         self._max_bytes = max_bytes
@@ -54,9 +59,10 @@ class FileWriter:
 
         Raises:
             LimitError: `limit_exceeded`: the tenant may keep no more.
+            MadeBefore: see `StoreBase.creating`. Without a key, one that was deleted is made anew.
             StoreError: the disk or the database failed.
         """
-        return self._commit(self._content)
+        return self._commit(self._content, self.purpose)
 
 
 def check_file_name(name: object) -> str:

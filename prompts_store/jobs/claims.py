@@ -50,8 +50,8 @@ class JobClaims(StoreBase):
 
         It is the turn of the tenant that has the fewest jobs of this kind running, and of its job that has
         waited longest. A job whose lease ran out also waits. Jobs of a suspended or deleted tenant are
-        skipped. The job is `preparing` from now on. Look at its `cancel_requested`: the process that ran it
-        before may have died without seeing the request.
+        skipped, and so are paused ones. The job is `preparing` from now on. Look at its `cancel_requested`:
+        the process that ran it before may have died without seeing the request.
 
         Args:
             owner: who will run it; shown to people.
@@ -216,11 +216,13 @@ def _check_object(value: Mapping[str, Any] | None, *, field: str, limit_bytes: i
 
 
 def _waiting(kind: JobKind, base_fingerprint: str, now: datetime) -> tuple[ColumnElement[bool], ...]:
-    """Of the jobs for this base, those that nobody runs. One whose lease ran out waits like a queued one."""
+    """Of the jobs for this base, those that nobody runs and that are not paused. One whose lease ran out
+    waits like a queued one."""
     return (
         jobs.c.finished_at.is_(None),
         jobs.c.base_fingerprint == base_fingerprint,
         jobs.c.kind == kind,
+        not_(jobs.c.paused),
         or_(jobs.c.status == "queued", jobs.c.lease_expires_at <= now),
         jobs.c.tenant.not_in(standing.stopped_tenants()),
     )

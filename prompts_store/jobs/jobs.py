@@ -1,11 +1,15 @@
-"""The store's jobs, for their tenant: create, show, list, cancel, resume."""
+"""The store's jobs, for their tenant: create, show, list, cancel, pause, resume."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import heapq
+from collections.abc import Collection, Mapping
+from functools import partial
+from itertools import islice
+from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, Row, func, insert, select
 
 from prompts_store import checks
 from prompts_store.audit import chain
@@ -17,7 +21,7 @@ from prompts_store.files.data_files import find_file
 from prompts_store.ids import JOB, check_cursor_id, new_id
 from prompts_store.jobs import steps
 from prompts_store.jobs.events import STATUS, add_events
-from prompts_store.jobs.records import ACTIVE, STATUSES, Job, JobEvent, JobKind, JobStatus
+from prompts_store.jobs.records import ACTIVE, KINDS, STATUSES, Job, JobEvent, JobKind, JobStatus
 from prompts_store.jobs.rows import change_job, check_kind, close_job, find_job, job_record
 from prompts_store.names import check_name
 from prompts_store.pages import (
@@ -30,7 +34,7 @@ from prompts_store.pages import (
     newest_rows,
 )
 from prompts_store.records import Page
-from prompts_store.tenants import standing, stored
+from prompts_store.tenants import creations, standing, stored
 from prompts_store.text import shown
 
 MAX_SPEC_BYTES = 262_144
@@ -68,6 +72,7 @@ class Jobs(StoreBase):
             InvalidError: names the field at fault.
             NotFoundError: `unknown_file`, with the field that named it.
             LimitError: `too_many_jobs`; `limit_exceeded`: the month has too few training steps left.
+            MadeBefore: see `creating`. Without a key, one that failed or was cancelled is made anew.
         """
         check_name(tenant, field="tenant")
         check_kind(kind)
@@ -80,6 +85,8 @@ class Jobs(StoreBase):
         with self._database.write(tenant) as connection:
             now = self._clock()
             standing.require_not_deleted(connection, tenant)
+            stands = partial(_goes_on, connection, tenant)
+            remember = creations.require_new(connection, tenant, now, stands=stands)
             numbers = {
                 find_file(connection, tenant, file_id, field=field).number
                 for field, file_id in (files or {}).items()
@@ -113,6 +120,7 @@ class Jobs(StoreBase):
             steps.reserve(connection, tenant, row.number, training_steps, now)
             facts = {"kind": kind, "files": sorted((files or {}).values())}
             chain.append(connection, "job.create", tenant, job_id, now=now, after=facts)
+            remember(job_id)
             return job_record(row)
 
     def get_job(self, tenant: str, job_id: str, *, kind: JobKind | None = None) -> Job:
@@ -124,13 +132,14 @@ class Jobs(StoreBase):
     def list_jobs(
         self,
         tenant: str,
-        kind: JobKind,
+        kind: JobKind | None,
         *,
         status: str | None = None,
         limit: int = DEFAULT_LIMIT,
         cursor: str | None = None,
     ) -> Page[Job]:
-        """A page of a tenant's jobs of a kind, newest first; with `status`, only jobs with that status.
+        """A page of a tenant's jobs of a kind, or of all kinds, newest first; with `status`, only jobs with
+        that status.
 
         Raises:
             InvalidError: the kind, status, limit or cursor is not valid.
@@ -138,12 +147,20 @@ class Jobs(StoreBase):
         check_name(tenant, field="tenant")
         limit = check_limit(limit)
         before = decode_cursor(_CURSOR, cursor, check_cursor_id)
-        query = select(jobs).where(jobs.c.tenant == tenant, jobs.c.kind == check_kind(kind))
+        kinds = KINDS if kind is None else (check_kind(kind),)
+        query = select(jobs).where(jobs.c.tenant == tenant)
         if status is not None:
             query = query.where(jobs.c.status == check_status(status))
         with self._database.read(tenant) as connection:
-            rows = newest_rows(connection, query, jobs, tenant, before, limit)
-        return make_page(rows, limit, job_record, lambda row: encode_cursor(_CURSOR, row.id))
+            # One kind after the other, as the index has them.
+            found = [
+                newest_rows(connection, query.where(jobs.c.kind == each), jobs, tenant, before, limit)
+                for each in kinds
+            ]
+        rows = heapq.merge(*found, key=attrgetter("number"), reverse=True)
+        return make_page(
+            list(islice(rows, limit + 1)), limit, job_record, lambda row: encode_cursor(_CURSOR, row.id)
+        )
 
     def cancel_job(self, tenant: str, job_id: str, *, kind: JobKind | None = None, by: str = "") -> Job:
         """Cancel a job: at once if no process runs it, else `cancel_requested` tells the one that does.
@@ -156,13 +173,7 @@ class Jobs(StoreBase):
         checks.check_text(by, field="by")
         with self._database.write(tenant) as connection:
             now = self._clock()
-            row = find_job(connection, tenant, job_id, kind)
-            if row.finished_at is not None:
-                raise ConflictError(
-                    f"The job is over: it {_ended(row.status)}. There is nothing to cancel.",
-                    field="job",
-                    code="job_over",
-                )
+            row = _unfinished(connection, tenant, job_id, kind, "cancel")
             if row.status in ACTIVE and row.lease_expires_at > now:
                 if not row.cancel_requested:
                     change_job(connection, row.number, {"cancel_requested": True})
@@ -177,6 +188,31 @@ class Jobs(StoreBase):
             chain.append(connection, "job.cancel", tenant, job_id, now=now, before=before, after=after)
             return job_record(find_job(connection, tenant, job_id))
 
+    def pause_job(self, tenant: str, job_id: str, *, kind: JobKind | None = None, by: str = "") -> Job:
+        """Let a job wait until it is resumed. The process that runs it writes a checkpoint and gives it back.
+
+        It stays unfinished: it keeps its files, its place in the queue and its part of the month.
+
+        Raises:
+            NotFoundError: `unknown_job`.
+            ConflictError: `job_over`.
+        """
+        check_name(tenant, field="tenant")
+        checks.check_text(by, field="by")
+        with self._database.write(tenant) as connection:
+            now = self._clock()
+            row = _unfinished(connection, tenant, job_id, kind, "pause")
+            if row.paused:
+                return job_record(row)
+            values: dict[str, Any] = {"paused": True}
+            if row.status in ACTIVE and row.lease_expires_at <= now:  # its runner is overdue
+                values |= {"status": "queued", "lease_owner": None, "lease_expires_at": None}
+            change_job(connection, row.number, values)
+            data = {"status": values.get("status", row.status), "paused": True, "by": by}
+            add_events(connection, row.number, [(STATUS, data)], now)
+            chain.append(connection, "job.pause", tenant, job_id, now=now, after={"paused": True})
+            return job_record(find_job(connection, tenant, job_id))
+
     def resume_job(
         self,
         tenant: str,
@@ -187,7 +223,7 @@ class Jobs(StoreBase):
         max_unfinished: int | None = None,
         training_steps: int = 0,
     ) -> Job:
-        """Queue a job again that failed or was cancelled. It goes on from its checkpoint.
+        """Queue a job again that failed or was cancelled, or end a pause. It goes on from its checkpoint.
 
         Args:
             max_unfinished, training_steps: as in `create_job`; what it has done before counts once.
@@ -204,9 +240,16 @@ class Jobs(StoreBase):
             now = self._clock()
             row = find_job(connection, tenant, job_id, kind)
             standing.require_not_deleted(connection, tenant)
+            if row.paused:
+                change_job(connection, row.number, {"paused": False})
+                data = {"status": row.status, "paused": False, "by": by}
+                add_events(connection, row.number, [(STATUS, data)], now)
+                chain.append(connection, "job.resume", tenant, job_id, now=now, after={"paused": False})
+                return job_record(find_job(connection, tenant, job_id))
             if row.status not in ("failed", "cancelled"):
                 raise ConflictError(
-                    f"The job is {row.status}; only a job that failed or was cancelled can be resumed.",
+                    f"The job is {row.status}; only one that failed, was cancelled or is paused can be "
+                    "resumed.",
                     field="job",
                     code="job_not_stopped",
                 )
@@ -247,8 +290,11 @@ class Jobs(StoreBase):
         kind: JobKind | None = None,
         after: int = 0,
         limit: int = MAX_LIMIT,
+        kinds: Collection[str] | None = None,
+        newest_first: bool = False,
     ) -> list[JobEvent]:
-        """A job's events after a number, in order, at most `limit`.
+        """A job's events after a number, in order, at most `limit`; with `newest_first` those before it, from
+        the last (`after` is 0) to the first. With `kinds`, only events of these.
 
         Each change of status is an event of kind `status` with `{"status": ...}`, so the last one of a
         finished job says how it ended. If a job is resumed, the numbers continue.
@@ -265,12 +311,17 @@ class Jobs(StoreBase):
                     f"{shown(after)} is not the number of an event; send the last one that you have, or 0.",
                     field="after",
                 )
-            query = (
-                select(job_events)
-                .where(job_events.c.job_number == job.number, job_events.c.seq > after)
-                .order_by(job_events.c.seq)
-                .limit(check_limit(limit))
-            )
+            seq = job_events.c.seq
+            query = select(job_events).where(job_events.c.job_number == job.number)
+            if kinds is not None:
+                query = query.where(job_events.c.kind.in_(list(kinds)))
+            if not newest_first:
+                query = query.where(seq > after).order_by(seq)
+            elif after:
+                query = query.where(seq < after).order_by(seq.desc())
+            else:
+                query = query.order_by(seq.desc())
+            query = query.limit(check_limit(limit))
             return [JobEvent(row.seq, row.at, row.kind, row.data) for row in connection.execute(query)]
 
 
@@ -288,6 +339,12 @@ def check_status(status: object) -> JobStatus:
         field="status",
         code="invalid_status",
     )
+
+
+def _goes_on(connection: Connection, tenant: str, job_id: str) -> bool:
+    """Whether a job neither failed nor was cancelled, nor will be."""
+    row = find_job(connection, tenant, job_id)
+    return row.status not in ("failed", "cancelled") and not row.cancel_requested
 
 
 def _require_room(connection: Connection, tenant: str, kind: JobKind, most: int | None) -> None:
@@ -312,5 +369,14 @@ def _require_room(connection: Connection, tenant: str, kind: JobKind, most: int 
         )
 
 
-def _ended(status: str) -> str:
-    return "was cancelled" if status == "cancelled" else status
+def _unfinished(
+    connection: Connection, tenant: str, job_id: str, kind: JobKind | None, verb: str
+) -> Row[Any]:
+    """The row of a job that is not over. Raises as `find_job` does; ConflictError: `job_over`."""
+    row = find_job(connection, tenant, job_id, kind)
+    if row.finished_at is None:
+        return row
+    ended = "was cancelled" if row.status == "cancelled" else row.status
+    raise ConflictError(
+        f"The job is over: it {ended}. There is nothing to {verb}.", field="job", code="job_over"
+    )

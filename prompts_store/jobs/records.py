@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, get_args
 
-JobKind = Literal["tuning", "evaluation", "calibration"]
+JobKind = Literal["tuning", "evaluation", "calibration", "batch"]
 JobStatus = Literal["queued", "preparing", "running", "succeeded", "failed", "cancelled"]
 
 KINDS: tuple[JobKind, ...] = get_args(JobKind)
@@ -40,6 +40,7 @@ class Job:
         result: what it made: versions, metrics.
         cancel_requested: whether the process that runs it must stop.
         attempt: how many times a process took it; 0 before the first.
+        paused: whether it waits until it is resumed. The process that runs it must give it back.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Job:
     result: Mapping[str, Any]
     cancel_requested: bool
     attempt: int
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

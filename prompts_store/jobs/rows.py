@@ -99,7 +99,13 @@ def close_job(
         values: further columns to set.
         data: further data of the event, besides the status.
     """
-    over = {"status": status, "finished_at": now, "lease_owner": None, "lease_expires_at": None}
+    over = {
+        "status": status,
+        "finished_at": now,
+        "lease_owner": None,
+        "lease_expires_at": None,
+        "paused": False,
+    }
     change_job(connection, number, {**over, **(values or {})})
     steps.settle(connection, number)
     add_events(connection, number, [(STATUS, {"status": status, **(data or {})})], now)
@@ -122,4 +128,5 @@ def job_record(row: Row[Any]) -> Job:
         result=row.result,
         cancel_requested=row.cancel_requested,
         attempt=row.attempt,
+        paused=row.paused,
     )

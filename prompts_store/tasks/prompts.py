@@ -43,6 +43,7 @@ from prompts_store.tasks.manifests import (
 from prompts_store.tasks.publishing import Draft, add_version, calibrated, find_same
 from prompts_store.tasks.references import parsed_reference
 from prompts_store.tasks.rows import version_record
+from prompts_store.tenants import creations
 from prompts_store.text import shown
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -82,6 +83,7 @@ class Prompts(StoreBase):
             InvalidError: names the field at fault.
             LeaseLostError: another process runs the job now.
             LimitError: `limit_exceeded`: the tenant may keep no more.
+            MadeBefore: see `creating`. Without a key, versions are told apart by their manifest alone.
             StoreError: the disk or the database failed.
         """
         digest = check_manifest(manifest)
@@ -172,19 +174,24 @@ class Prompts(StoreBase):
         self._blobs.put(digest, content, now=self._clock())
         with self._database.read(draft.tenant) as connection:
             same = find_same(connection, draft)
-        if same is not None and draft.calibration in (None, _fitted(same)):
+        unchanged = same is not None and draft.calibration in (None, _fitted(same))
+        if same is not None and unchanged and self._database.creation is None:
             return Published(same, created=False)
         with self._database.write(draft.tenant) as connection:
             if lease is not None:
                 held(connection, lease)
+            now = self._clock()
+            remember = creations.require_new(connection, draft.tenant, now)
             same = find_same(connection, draft)
             if same is not None:
-                found = calibrated(connection, draft, same.number, self._clock())
+                remember(f"{draft.task}@{same.number}")
+                found = calibrated(connection, draft, same.number, now)
                 return Published(found, created=False)
             # A collector may have removed it since; from here on it cannot.
             if not self._blobs.has(digest):
-                self._blobs.put(digest, content, now=self._clock())
-            made = add_version(connection, draft, self._clock())
+                self._blobs.put(digest, content, now=now)
+            made = add_version(connection, draft, now)
+            remember(f"{draft.task}@{made.number}")
         return Published(made, created=True)
 
     def _has(self, digest: str) -> bool:

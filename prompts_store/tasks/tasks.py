@@ -8,6 +8,7 @@ from prompts_store import checks
 from prompts_store.audit import chain
 from prompts_store.base import StoreBase, check_owner
 from prompts_store.database.tables import task_labels, tasks, versions
+from prompts_store.errors import ConflictError
 from prompts_store.grants import rows as grants
 from prompts_store.names import AFTER_NAMES, check_name, check_prefix
 from prompts_store.pages import DEFAULT_LIMIT, check_limit, decode_cursor, encode_cursor, make_page
@@ -90,24 +91,33 @@ class Tasks(StoreBase):
             rows, limit, lambda row: by_name[row.name], lambda row: encode_cursor(_CURSOR, row.name)
         )
 
-    def delete_task(self, tenant: str, task: str, *, deleted_by: str = "") -> None:
+    def delete_task(
+        self, tenant: str, task: str, *, only_version: int | None = None, deleted_by: str = ""
+    ) -> None:
         """Tombstone a task with its versions and aliases. If it is published again, its numbers continue.
+
+        Args:
+            only_version: refuse if the task has any version but this one.
 
         Raises:
             NotFoundError: `unknown_task`.
-            ConflictError: a live ensemble or pack of the tenant has one of its versions.
+            ConflictError: a live ensemble or pack of the tenant has one of its versions; there are others.
         """
         check_owner(tenant, task, deleted_by)
 
         with self._database.write(tenant) as connection:
             row = find_task(connection, tenant, task)
             which = versions.c.task_id == row.id
+            alive = and_(which, versions.c.deleted_at.is_(None))
+            if only_version is not None:
+                numbers = connection.execute(select(versions.c.number).where(alive).limit(2)).scalars()
+                if list(numbers) != [only_version]:
+                    raise ConflictError(f"Version {only_version} is not the only one.", field="task")
             require_unused(connection, tenant, which, "A version of the task", field="task")
             now = self._clock()
             for alias in aliasing.current(connection, aliasing.TASKS, row.id):
                 aliasing.remove(connection, aliasing.TASKS, row.id, alias, moved_by=deleted_by, now=now)
             refresh_labels(connection, row.id)
-            alive = and_(versions.c.task_id == row.id, versions.c.deleted_at.is_(None))
             values = func.sum(cast(versions.c.length, BigInteger) * versions.c.width)
             number, size = connection.execute(select(func.count(), values).where(alive)).one()
             kept = {"prompts": -number, "prompt_bytes": -stored.VALUE_BYTES * int(size or 0)}

@@ -32,7 +32,7 @@ from prompts_store.database.tables import (
     tasks,
     versions,
 )
-from prompts_store.database.tenant_tables import keys, stored_use
+from prompts_store.database.tenant_tables import creations, keys, stored_use
 
 _AT_ONCE = 200
 
@@ -45,8 +45,9 @@ def erase(database: Database, tenant: str) -> None:
     _some(database, select(packs.c.id).where(packs.c.tenant == tenant), _erase_packs)
     _some(database, select(tasks.c.id).where(tasks.c.tenant == tenant, ~_is_named()), _erase_tasks)
     _some(database, select(jobs.c.number).where(jobs.c.tenant == tenant), _erase_jobs)
-    for number, owner in ((files.c.number, files.c.tenant), (keys.c.number, keys.c.tenant)):
-        _some(database, select(number).where(owner == tenant), partial(_remove, number))
+    for table in (files, keys, creations):
+        number = table.c.number
+        _some(database, select(number).where(table.c.tenant == tenant), partial(_remove, number))
     named = select(tasks.c.id).where(tasks.c.tenant == tenant)
     empty = {"template": "", "labels": [], "settings": {}, "lineage": {}, "metrics": {}}
     with database.write(EVERY_TENANT) as connection:

@@ -5,18 +5,47 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
+from functools import partial
 
+from chorus_server.api.batch.lines import Endpoint
+from chorus_server.api.batch.work import run_batch
 from chorus_server.api.calibration.work import calibrate_version
+from chorus_server.api.door.routing import BodyType
 from chorus_server.api.evaluation.work import evaluate
+from chorus_server.api.http.errors import error_response
 from chorus_server.api.jobs.engine_jobs import EngineJobs, JobWork
+from chorus_server.api.openai.errors import openai_error
+from chorus_server.api.routes.classify import answer_classify
+from chorus_server.api.routes.decisions import answer_decisions
+from chorus_server.api.routes.generate import answer_generate
+from chorus_server.api.routes.openai_chat import answer_chat
+from chorus_server.api.routes.openai_completions import answer_completions
+from chorus_server.api.schemas.decisions import DecisionsBody
+from chorus_server.api.schemas.inference import ClassifyBody, GenerateBody
+from chorus_server.api.schemas.openai.chat import ChatBody
+from chorus_server.api.schemas.openai.completions import CompletionsBody
 from chorus_server.api.services import Services
 from chorus_server.jobs.runner import RunnerConfig
+from chorus_server.tuning.document.batch import BatchEndpoint
 from prompts_store.jobs.records import JobKind
 
 FOLDER_OF_JOBS = "jobs"
 """Folder of what these jobs have worked off, in the data folder."""
 
-WORK_OF_KINDS: Mapping[JobKind, JobWork] = {"calibration": calibrate_version, "evaluation": evaluate}
+ENDPOINTS: Mapping[BatchEndpoint, Endpoint] = {
+    "/v1/generate": Endpoint(BodyType(GenerateBody), answer_generate, error_response),
+    "/v1/classify": Endpoint(BodyType(ClassifyBody), answer_classify, error_response),
+    "/v1/decisions": Endpoint(BodyType(DecisionsBody), answer_decisions, openai_error),
+    "/v1/completions": Endpoint(BodyType(CompletionsBody), answer_completions, openai_error),
+    "/v1/chat/completions": Endpoint(BodyType(ChatBody), answer_chat, openai_error),
+}
+"""The routes whose bodies the lines of a batch may have, and what answers them there."""
+
+WORK_OF_KINDS: Mapping[JobKind, JobWork] = {
+    "batch": partial(run_batch, ENDPOINTS),
+    "calibration": calibrate_version,
+    "evaluation": evaluate,
+}
 
 
 def this_process() -> str:

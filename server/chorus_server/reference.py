@@ -8,13 +8,18 @@ from __future__ import annotations
 import json
 import tempfile
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 
+from chorus_server.api.schemas.openai.chat import ChatBody
+from chorus_server.api.schemas.openai.completions import CompletionsBody
+from chorus_server.api.schemas.openai.fine_tuning import FineTuningBody, Hyperparameters
+from chorus_server.api.schemas.openai.lenient import LenientBody, fates
+from chorus_server.api.schemas.openai.responses import ResponsesBody
 from chorus_server.cli import shown_default
 from chorus_server.engine.ladder import PRESETS, build_ladder, program_count
 from chorus_server.settings import GROUPS, REMOVED, Settings, flag_of, title_of, variable_of
@@ -205,16 +210,41 @@ def evaluation_page() -> str:
     return _with_tables("evaluation.md", (EvaluationDocument, EvaluationSubject, BaseSubject))
 
 
+Bodies = Mapping[str, type[LenientBody]]
+
+
+def openai_page() -> str:
+    """docs/openai.md, with what becomes of every field of a body between its markers."""
+    bodies: Bodies = {"completions": CompletionsBody, "chat": ChatBody, "responses": ResponsesBody}
+    tuning: Bodies = {"job": FineTuningBody, "hyperparameters": Hyperparameters}
+    return _with_parts("openai.md", {"fields": _fates(bodies), "fine-tuning": _fates(tuning)})
+
+
 def _with_tables(name: str, models: tuple[type[DocumentModel], ...]) -> str:
+    return _with_parts(name, {model.__name__: _fields(model) for model in models})
+
+
+def _with_parts(name: str, parts: Mapping[str, str]) -> str:
     page = (DOCS / name).read_text(encoding="utf-8")
-    for model in models:
-        begin, end = (
-            f"<!-- {model.__name__}: made by python -m chorus_server.reference -->\n",
-            "<!-- end -->\n",
-        )
+    for part, text in parts.items():
+        begin, end = f"<!-- {part}: made by python -m chorus_server.reference -->\n", "<!-- end -->\n"
         before, _, rest = page.partition(begin)
-        page = before + begin + _fields(model) + end + rest.partition(end)[2]
+        page = before + begin + text + end + rest.partition(end)[2]
     return page
+
+
+def _fates(bodies: Bodies) -> str:
+    """A table of the fields that bodies declare: what becomes of each, and what it does or why it is
+    refused."""
+    known = {body: {name: told for name, *told in fates(model)} for body, model in bodies.items()}
+    lines = [f"| field | {' | '.join(bodies)} | |", "| --- |" + " --- |" * (len(bodies) + 1)]
+    for name in dict.fromkeys(name for fields in known.values() for name in fields):
+        cells = [fields[name][0] if name in fields else "" for fields in known.values()]
+        texts = {body: fields[name][1] for body, fields in known.items() if name in fields}
+        alike = len(set(texts.values())) == 1
+        said = next(iter(texts.values())) if alike else " ".join(f"{body}: {texts[body]}" for body in texts)
+        lines.append(f"| `{name}` | {' | '.join(cells)} | {said} |")
+    return "\n".join(lines) + "\n"
 
 
 def _fields(model: type[DocumentModel]) -> str:
@@ -291,6 +321,7 @@ GENERATED = {
     "docs/openapi.json": openapi_page,
     "docs/tuning.md": tuning_page,
     "docs/evaluation.md": evaluation_page,
+    "docs/openai.md": openai_page,
     "clients/chorus/types/job_fields.py": job_fields_module,
 }
 """Path in the repository, and the function that makes the content."""

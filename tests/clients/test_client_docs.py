@@ -9,9 +9,11 @@ import click
 import pytest
 
 from chorus import cli, errors
+from chorus.batches import Batches
 from chorus.cli import root
 from chorus.client import Audit, Client, Ensembles, Keys, Tasks, Tenants
 from chorus.evaluations import Evaluations
+from chorus.jobs import Jobs
 from chorus.methods import Method, StreamMethod
 from chorus.retries import RetryPolicy
 from chorus.routes import evaluations, keys, tuning
@@ -46,6 +48,13 @@ EXPECTED = [
     *(f"{name}(" for name in methods(Client)),
     *(f"{name}" for name in methods(Tasks, "tasks.") + methods(Ensembles, "ensembles.")),
     *methods(Files, "files.") + methods(Tuning, "tuning.") + methods(Evaluations, "evaluations."),
+    *methods(Batches, "batches."),
+    *methods(Jobs, "jobs."),
+    "jobs.events",
+    "jobs.wait",
+    "batches.events",
+    "batches.wait",
+    "files.save",
     "evaluations.events",
     "evaluations.wait",
     *(f"{name}=" for name in list(inspect.signature(evaluations.start).parameters)[2:]),

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from chorus import AsyncClient, Client, FailedItem, InvalidArgumentError, NotFoundError
+from chorus.batches import AsyncBatches, Batches
 from chorus.client import (
     AsyncAudit,
     AsyncEnsembles,
@@ -24,6 +25,7 @@ from chorus.client import (
     Tenants,
 )
 from chorus.evaluations import AsyncEvaluations, Evaluations
+from chorus.jobs import AsyncJobs, Jobs
 from chorus.methods import Method, StreamMethod
 from chorus.tuning import AsyncFiles, AsyncTuning, Files, Tuning
 from tests.clients.fake_chorus import FakeChorus, parse_upload
@@ -317,6 +319,8 @@ def test_added_fields_are_kept() -> None:
         (Files, AsyncFiles),
         (Tuning, AsyncTuning),
         (Evaluations, AsyncEvaluations),
+        (Batches, AsyncBatches),
+        (Jobs, AsyncJobs),
         (Tenants, AsyncTenants),
         (Keys, AsyncKeys),
         (Audit, AsyncAudit),
@@ -334,7 +338,7 @@ def test_both_clients_have_the_same_methods(blocking: type, awaited: type) -> No
 
 
 @pytest.mark.parametrize(
-    "owner", [Client, Tasks, Ensembles, Files, Tuning, Evaluations, Tenants, Keys, Audit]
+    "owner", [Client, Tasks, Ensembles, Files, Tuning, Evaluations, Batches, Jobs, Tenants, Keys, Audit]
 )
 def test_methods_tell_what_they_take(owner: type) -> None:
     described = [each for _, each in inspect.getmembers(owner) if isinstance(each, (Method, StreamMethod))]

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from chorus import types
 from chorus.routes import (
     audit,
+    batches,
     calibrations,
     decisions,
     ensembles,
@@ -19,6 +20,7 @@ from chorus.routes import (
     files,
     grants,
     inference,
+    jobs,
     keys,
     packs,
     service,
@@ -32,6 +34,8 @@ from chorus.types.base import Usage
 from chorus.types.events import DoneEvent, ErrorEvent, ResultEvent, TokenEvent
 from chorus.types.inference import ResolvedEnsemble
 from chorus.wire import Answer, Plan, Request
+from chorus_server.api.schemas.common import AnswerModel
+from chorus_server.api.schemas.openai.lenient import LenientBody
 from tests.places import ROOT
 from tests.server.api.api_harness import ApiServer
 
@@ -78,9 +82,14 @@ ANSWERS: dict[str, type[BaseModel]] = {
     "FileAnswer": types.DataFile,
     "FilePage": types.FilePage,
     "JobSummary": types.JobSummary,
+    "AnyJobSummary": types.GeneralJobSummary,
+    "AnyJobAnswer": types.GeneralJob,
+    "AnyJobPage": types.GeneralJobPage,
     "EvaluationSummary": types.EvaluationSummary,
     "EvaluationAnswer": types.Evaluation,
     "EvaluationPage": types.EvaluationPage,
+    "BatchAnswer": types.BatchJob,
+    "BatchPage": types.BatchPage,
     "JobAnswer": types.Job,
     "JobPage": types.JobPage,
     "JobEventAnswer": types.JobEvent,
@@ -189,11 +198,25 @@ def test_answers_have_the_servers_fields(document: dict[str, Any], name: str) ->
     assert [m for m in mismatches(name, ANSWERS[name], document) if m not in NULL_IS_READ] == []
 
 
+OF_OPENAI = "chorus_server.api.schemas.openai."
+
+
+def every(model: type[BaseModel]) -> list[type[BaseModel]]:
+    """The models that inherit from one."""
+    return [each for own in model.__subclasses__() for each in (own, *every(own))]
+
+
 def test_every_documented_answer_has_a_model(document: dict[str, Any]) -> None:
     named = document["components"]["schemas"]
     schemas = {name for name, schema in named.items() if "enum" not in schema}
     documents = {"JobDocument", "PromptDocument", "DataDocument", "DataSource", "Recipe"}
-    documents |= {"CalibrationDocument", "EvaluationDocument", "EvaluationSubject", "BaseSubject"}
+    documents |= {
+        "CalibrationDocument",
+        "EvaluationDocument",
+        "EvaluationSubject",
+        "BaseSubject",
+    }
+    documents |= {"BatchDocument"}
     # Of limits and quotas, which the client gives as they are sent.
     documents |= {"Amounts", "Budget", "KeyLimits", "MonthlyAmounts", "QuotaDetail"}
     documents |= {"StoredAmounts", "TenantLimits", "TenantMonthlyAmounts", "RetentionDays"}
@@ -204,7 +227,11 @@ def test_every_documented_answer_has_a_model(document: dict[str, Any]) -> None:
     # Errors in the shapes of the APIs that have the decision routes.
     errors = {"ErrorAnswer", "OpenAIError", "OpenAIErrorDetail", "SystemOneError", "SystemFailure"}
     errors |= {"SystemValidationError", "SystemProblem"}
-    assert schemas - requests - frameworks - errors - set(ANSWERS) == set()
+    # What OpenAI's client reads and writes.
+    theirs = {
+        model.__name__ for model in (*every(AnswerModel), *every(LenientBody)) if OF_OPENAI in str(model)
+    }
+    assert schemas - requests - frameworks - errors - theirs - set(ANSWERS) == set()
 
 
 def test_a_renamed_field_would_be_noticed(document: dict[str, Any]) -> None:
@@ -292,11 +319,23 @@ REQUESTS = {
     "evaluation events": evaluations.events("t").request(),
     "cancel evaluation": first_request(evaluations.cancel("t")),
     "resume evaluation": first_request(evaluations.resume("t")),
+    "jobs of any kind": first_request(jobs.list_page()),
+    "job of any kind": first_request(jobs.get("t")),
+    "events of any job": jobs.events("t").request(),
+    "cancel any job": first_request(jobs.cancel("t")),
+    "resume any job": first_request(jobs.resume("t")),
+    "start batch": first_request(batches.start("file-" + "0" * 24, "/v1/classify")),
+    "batches": first_request(batches.list_page()),
+    "batch": first_request(batches.get("t")),
+    "batch events": batches.events("t").request(),
+    "cancel batch": first_request(batches.cancel("t")),
+    "resume batch": first_request(batches.resume("t")),
     "start": first_request(tuning.start("t", train={"path": "/x"})),
     "jobs": first_request(tuning.list_page()),
     "job": first_request(tuning.get("t")),
     "events": tuning.events("t").request(),
     "cancel": first_request(tuning.cancel("t")),
+    "pause": first_request(tuning.pause("t")),
     "resume": first_request(tuning.resume("t")),
     "model": first_request(service.model()),
     "healthz": first_request(service.health()),
@@ -328,11 +367,12 @@ REQUESTS = {
 
 
 def served(document: dict[str, Any]) -> set[tuple[str, str]]:
-    """Methods and path templates of the document, parameters without names."""
+    """Methods and path templates of the document, parameters without names; not those of OpenAI's client."""
     return {
         (method.upper(), re.sub(r"\{[^}]+\}", "*", path))
         for path, methods in document["paths"].items()
-        for method in methods
+        for method, operation in methods.items()
+        if operation["tags"] != ["openai"]
     }
 
 
@@ -369,6 +409,12 @@ def test_query_names_are_the_servers(document: dict[str, Any]) -> None:
         "evaluations": first_request(evaluations.list_page(status="queued", limit=1, cursor="c")),
         "evaluation events": evaluations.events("t", after=3).request(),
         "past evaluation events": first_request(evaluations.past_events("t", after=3)),
+        "batches": first_request(batches.list_page(status="queued", limit=1, cursor="c")),
+        "batch events": batches.events("t", after=3).request(),
+        "jobs of any kind": first_request(jobs.list_page(kind="batch", status="queued", limit=1, cursor="c")),
+        "events of any job": jobs.events("t", after=3).request(),
+        "past events of any job": first_request(jobs.past_events("t", after=3)),
+        "past batch events": first_request(batches.past_events("t", after=3)),
         "usage": first_request(usage.usage(since="a", until="b", group_by=["task"], tenant="acme")),
         "past events": first_request(tuning.past_events("t", after=3)),
         "tenants": first_request(tenants.list_page(prefix="p", status="active", limit=1, cursor="c")),

@@ -1,4 +1,4 @@
-"""An environment with clients that others wrote, as pinned in requirements.txt."""
+"""Environments with clients that others wrote, each pinned in a file, and one server for all of them."""
 
 from __future__ import annotations
 
@@ -8,28 +8,85 @@ import os
 import subprocess
 import sys
 import venv
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.end_to_end.served import Served
+
 HERE = Path(__file__).parent
-REQUIREMENTS = HERE / "requirements.txt"
 REQUIRED = "CHORUS_CLIENTS_REQUIRED"
 """Where this is set, as in CI, a missing environment is a failure and no skip."""
+SHAPES = {
+    "input_lengths": "256",
+    "batch_rows": "4",
+    "blocks": "256x64x4",
+    "score_buckets": "4x64",
+    "layout": "scanned",
+}
+"""What these tests need: room for a long state, for a stream that somebody leaves, and labels."""
 
 
 @pytest.fixture(scope="session")
-def clients() -> Path:
+def openai_3() -> Path:
+    """The Python of an environment with OpenAI's client 3, TypeSafe's and jevcompat."""
+    return environment("openai_3.txt")
+
+
+@pytest.fixture(scope="session")
+def openai_2() -> Path:
+    """The Python of an environment with OpenAI's client 2 and libraries that need it."""
+    return environment("openai_2.txt")
+
+
+@pytest.fixture(scope="session")
+def shipped(tmp_path_factory: pytest.TempPathFactory, compiled_folder: Path) -> Iterator[Served]:
+    """A server of the base and the tasks that ship. Tests that make keys revoke them: it is open without."""
+    names = "jev-latest=sentiment"
+    data = tmp_path_factory.mktemp("data")
+    with Served(data, compile_cache_dir=compiled_folder, decision_models=names, **SHAPES) as server:
+        server.wait_ready()
+        yield server
+
+
+@pytest.fixture(scope="module")
+def key_of(shipped: Served) -> Iterator[Callable[..., str]]:
+    """Makes a key of a tenant, and the tenant if there is none. When the module's tests have run, the server
+    is open again."""
+    theirs = ["infer", "prompts:read", "prompts:write", "tune"]
+    every = [*theirs, "metrics:read", "admin", "operator"]
+    operator = shipped.post("/v1/keys", {"name": "operator", "scopes": every})
+    shipped.http.headers["authorization"] = f"Bearer {operator['key']}"
+    made = []
+
+    def make(tenant: str, **limits: Any) -> str:
+        known = shipped.http.post("/v1/tenants", json={"name": tenant})
+        assert known.status_code in (201, 409), known.text
+        body = {"name": f"{tenant}-{len(made)}", "scopes": theirs, "limits": limits}
+        made.append(shipped.post(f"/v1/keys?tenant={tenant}", body) | {"tenant": tenant})
+        return str(made[-1]["key"])
+
+    yield make
+    for key in made:
+        gone = shipped.http.delete(f"/v1/keys/{key['id']}?tenant={key['tenant']}")
+        assert gone.status_code == 200, gone.text
+    assert shipped.http.delete(f"/v1/keys/{operator['id']}").status_code == 200
+    del shipped.http.headers["authorization"]
+
+
+def environment(pinned: str) -> Path:
     """Its Python. It is made once, outside the repository, and kept for the next run; skips, with a reason,
     where pip cannot make it."""
     kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chorus" / "clients"
-    wanted = hashlib.sha256(REQUIREMENTS.read_bytes() + sys.version.encode()).hexdigest()[:16]
+    wanted = hashlib.sha256((HERE / pinned).read_bytes() + sys.version.encode()).hexdigest()[:16]
     folder, stamp = kept / wanted, kept / f"{wanted}.made"
     kept.mkdir(parents=True, exist_ok=True)
     with (kept / f"{wanted}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # several processes of tests make one
         if not stamp.exists():
-            trouble = _make(folder)
+            trouble = _make(folder, HERE / pinned)
             if trouble and os.environ.get(REQUIRED):
                 pytest.fail(f"pip cannot install the clients: {trouble}")
             if trouble:
@@ -38,13 +95,14 @@ def clients() -> Path:
     return folder / "bin" / "python"
 
 
-def _make(folder: Path) -> str:
+def _make(folder: Path, pinned: Path) -> str:
     """What went wrong; empty if nothing did."""
     try:
         venv.create(folder, with_pip=True, clear=True)
     except (subprocess.CalledProcessError, OSError) as error:
         return f"no environment: {type(error).__name__}"
     install = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    command = [*install, "--no-deps", "-r", REQUIREMENTS]
+    # What is imported is compiled then: these libraries have ten times as many files as anybody imports.
+    command = [*install, "--no-compile", "--no-deps", "-r", pinned]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     return done.stderr.strip().splitlines()[-1] if done.returncode else ""

@@ -5,45 +5,18 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.clients_in_the_wild.asking import asked, url_of
 from tests.end_to_end.served import Served, free_port
 from tests.places import ROOT
 from tether import tethered
 
-HERE = Path(__file__).parent
-SHAPES = {
-    "input_lengths": "256",
-    "batch_rows": "4",
-    "blocks": "256x8x4",
-    "score_buckets": "4x64",
-    "layout": "scanned",
-}
-"""What decisions need: room for a long state, and labels."""
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 FAULT = "choice-second"
-
-
-@pytest.fixture(scope="module")
-def shipped(tmp_path_factory: pytest.TempPathFactory, compiled_folder: Path) -> Iterator[Served]:
-    data = tmp_path_factory.mktemp("data")
-    names = "jev-latest=sentiment"
-    with Served(data, compile_cache_dir=compiled_folder, decision_models=names, **SHAPES) as server:
-        server.wait_ready()
-        yield server
-
-
-def url_of(server: Served) -> str:
-    return str(server.http.base_url).rstrip("/")
-
-
-def asked(python: Path, script: str, url: str) -> Any:
-    done = subprocess.run([python, HERE / script, url], capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def judged(python: Path, url: str, report: Path, *more: str) -> dict[str, Any]:
@@ -64,31 +37,31 @@ def broken(report: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def test_jevcompat_finds_nothing(clients: Path, shipped: Served, tmp_path: Path) -> None:
+def test_jevcompat_finds_nothing(openai_3: Path, shipped: Served, tmp_path: Path) -> None:
     """Every MUST and every SHOULD, without keys and with one."""
     url = url_of(shipped)
-    keyless = broken(judged(clients, url, tmp_path / "keyless.json"))
+    keyless = broken(judged(openai_3, url, tmp_path / "keyless.json"))
     assert set(keyless) == {"auth.bearer", "auth.missing", "auth.invalid"}, keyless
     scopes = ["infer", "prompts:read", "admin"]
     made = shipped.http.post("/v1/keys", json={"name": "jevcompat", "scopes": scopes})
     assert made.status_code == 201, made.text
     key = made.json()["key"]
     try:
-        keyed = broken(judged(clients, url, tmp_path / "keyed.json", "--key", key))
+        keyed = broken(judged(openai_3, url, tmp_path / "keyed.json", "--key", key))
     finally:  # without a key that lives, the server is open to the tests that follow
         own = {"authorization": f"Bearer {key}"}
         assert shipped.http.delete(f"/v1/keys/{made.json()['id']}", headers=own).status_code == 200
     assert set(keyed) == {"auth.ignored-when-off"}, keyed
 
 
-def test_control_jevcompat_finds_a_fault(clients: Path, tmp_path: Path) -> None:
+def test_control_jevcompat_finds_a_fault(openai_3: Path, tmp_path: Path) -> None:
     """Its own server with one fault: the suite that passes ours would not pass any."""
     port = free_port()
-    command = [clients, "-m", "jevcompat.cli", "mock", "--port", str(port), "--fault", FAULT]
+    command = [openai_3, "-m", "jevcompat.cli", "mock", "--port", str(port), "--fault", FAULT]
     mock = subprocess.Popen(tethered(command), stderr=subprocess.PIPE, text=True)
     try:
         assert mock.stderr is not None and "mock on" in mock.stderr.readline()
-        report = judged(clients, f"http://127.0.0.1:{port}", tmp_path / "mock.json")
+        report = judged(openai_3, f"http://127.0.0.1:{port}", tmp_path / "mock.json")
     finally:
         mock.terminate()
         mock.wait()
@@ -97,8 +70,8 @@ def test_control_jevcompat_finds_a_fault(clients: Path, tmp_path: Path) -> None:
     assert "choice.argmax" in broken(report)
 
 
-def test_openais_client(clients: Path, shipped: Served) -> None:
-    said = asked(clients, "openai_decisions.py", url_of(shipped))
+def test_openais_client(openai_3: Path, shipped: Served) -> None:
+    said = asked(openai_3, "openai_decisions.py", url_of(shipped))
     assert said["model"] == "default/sentiment@3"
     kind, name, probability = said["predicate"]
     assert (kind, name) == ("predicate", "praise") and 0 <= probability <= 1
@@ -112,8 +85,8 @@ def test_openais_client(clients: Path, shipped: Served) -> None:
     assert {"jev-latest", "base", "sentiment"} <= set(said["models"])
 
 
-def test_typesafes_client(clients: Path, shipped: Served) -> None:
-    said = asked(clients, "typesafe_system_one.py", url_of(shipped))
+def test_typesafes_client(openai_3: Path, shipped: Served) -> None:
+    said = asked(openai_3, "typesafe_system_one.py", url_of(shipped))
     assert said["model"] == "default/sentiment@3"
     assert 0 <= said["noul"] <= 1
     assert said["choice"][0] == "positive"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from prompts_store.jobs.records import Job
+from prompts_store.jobs.records import Job, JobKind
 from prompts_store.store import PromptStore
 from prompts_store.testing import file_bytes
 from tests.end_to_end.served import CHORUS, TINY, Served
@@ -99,11 +99,11 @@ def test_a_killed_evaluation_ends_with_the_same_bytes(
     store.close()
 
 
-def free(store: PromptStore, job: Job) -> None:
+def free(store: PromptStore, job: Job, kind: JobKind = "evaluation") -> None:
     """Let the lease of a dead process run out now: another one takes the job and gives it back."""
     base = job.spec["base_fingerprint"]
     now, store._clock = store._clock, lambda: now() + _AN_HOUR
-    claimed = store.claim_job("evaluation", "test", 1.0, base, "float32")
+    claimed = store.claim_job(kind, "test", 1.0, base, "float32")
     store._clock = now
     assert claimed is not None and claimed[0].id == job.id
     store.release_job(claimed[1])

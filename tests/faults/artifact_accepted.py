@@ -24,6 +24,7 @@ from tests.faults.artifact_builders import (
     entry,
     members,
     npy_file,
+    of_tasks,
     safetensors_file,
     weights_file,
     with_metadata,
@@ -152,6 +153,8 @@ ACCEPTED: tuple[Accepted, ...] = (
     Accepted("peft zip by us", lambda: write_artifact(VALUES, "peft"), VALUES, "peft"),
     Accepted("peft zip by Python", zip_by_python, VALUES, "peft"),
     Accepted("peft zip streamed", lambda: zip_by_python(streamed=True), VALUES, "peft"),
+    Accepted("peft P-tuning", lambda: adapter_zip(config_file(peft_type="P_TUNING")), VALUES, "peft"),
+    Accepted("peft of one task", of_tasks, VALUES * 2, "peft"),
     Accepted("peft zip stored", lambda: adapter_zip(method=0), VALUES, "peft"),
     Accepted(
         "peft zip with other files",

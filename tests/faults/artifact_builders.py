@@ -176,3 +176,28 @@ def _packed(member: Member) -> bytes:
 def adapter_zip(config: bytes | None = None, weights: bytes | None = None, **changes: Any) -> bytes:
     """A zip of an adapter."""
     return zip_file(members(config, weights, **changes))
+
+
+def of_tasks(
+    *,
+    columns: np.ndarray | None = None,
+    rows: np.ndarray | None = None,
+    config: dict[str, object] | None = None,
+    cut: int = 0,
+    gap: int = 0,
+    without: str = "",
+) -> bytes:
+    """A multitask adapter of one task with two ranks, with something of it wrong."""
+    tensors = {
+        "prefix_task_cols": np.ones((1, P, 2), np.float32) if columns is None else columns,
+        "prefix_task_rows": np.ones((1, 2, D), np.float32) if rows is None else rows,
+        "prompt_embeddings": VALUES,
+    }
+    tensors.pop(without, None)
+    header, body = {}, b""
+    for name, values in tensors.items():
+        start = len(body) + (gap if name == "prefix_task_rows" else 0)
+        header[name] = entry(values, data_offsets=[start, start + values.nbytes])
+        body += values.tobytes()
+    said = {"peft_type": "MULTITASK_PROMPT_TUNING", "num_tasks": 1, "num_ranks": 2, **(config or {})}
+    return adapter_zip(config_file(**said), safetensors_file(header, body[: len(body) - cut]))

@@ -6,6 +6,7 @@ import io
 import pickle
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,9 @@ from prompts_store.artifacts import Reason
 from tests.faults.artifact_builders import (
     FIXTURES,
     VALUES,
+    D,
     Member,
+    P,
     Refused,
     adapter_zip,
     changed,
@@ -21,6 +24,7 @@ from tests.faults.artifact_builders import (
     entry,
     members,
     nested,
+    of_tasks,
     safetensors_file,
     weights_file,
     zip_file,
@@ -69,6 +73,50 @@ def npz() -> bytes:
 def kind_of(kind: str) -> bytes:
     """A real configuration of another kind beside good weights."""
     return adapter_zip((FIXTURES / "peft_kinds" / f"{kind}.json").read_bytes())
+
+
+OF_TASKS: tuple[tuple[str, dict[str, Any], Reason, str], ...] = (
+    (
+        "none chosen",
+        {
+            "columns": np.ones((3, P, 2), np.float32),
+            "rows": np.ones((3, 2, D), np.float32),
+            "config": {"num_tasks": 3},
+        },
+        R.PEFT_TASK,
+        "task_index, 0 to 2",
+    ),
+    ("other columns", {"columns": np.ones((1, P + 1, 2), np.float32)}, R.PEFT_ROWS, "[tasks, 4, ranks]"),
+    ("flat columns", {"columns": np.float32(1)}, R.PEFT_ROWS, "[tasks, 4, ranks]"),
+    ("other rows", {"rows": np.ones((1, 2, D - 1), np.float32)}, R.PEFT_ROWS, "[tasks, ranks, 6]"),
+    ("other number of tasks", {"config": {"num_tasks": 2}}, R.PEFT_ROWS, "num_tasks"),
+    ("other number of ranks", {"config": {"num_ranks": 3}}, R.PEFT_ROWS, "num_ranks"),
+    (
+        "no task",
+        {
+            "columns": np.ones((0, P, 2), np.float32),
+            "rows": np.ones((0, 2, D), np.float32),
+            "config": {"num_tasks": None},
+        },
+        R.PEFT_ROWS,
+        "no task",
+    ),
+    (
+        "33 ranks",
+        {
+            "columns": np.ones((1, P, 33), np.float32),
+            "rows": np.ones((1, 33, D), np.float32),
+            "config": {"num_ranks": 33},
+        },
+        R.PEFT_ROWS,
+        "1 to 32 ranks",
+    ),
+    ("NaN in a factor", {"rows": np.full((1, 2, D), np.nan, np.float32)}, R.NOT_FINITE, "row 0, column 0"),
+    ("an overflow", {"rows": np.full((1, 2, D), 3e38, np.float32)}, R.NOT_FINITE, "an infinity"),
+    ("cut off", {"cut": 4}, R.TRUNCATED, "ends after"),
+    ("a gap", {"gap": 4}, R.BAD_OFFSETS, "do not cover"),
+    ("without rows", {"without": "prefix_task_rows"}, R.TENSOR_MISSING, "prefix_task_rows"),
+)
 
 
 def two_tensors() -> bytes:
@@ -186,7 +234,11 @@ ZIP: tuple[Refused, ...] = (
 PEFT: tuple[Refused, ...] = (
     *(
         Refused(f"peft {kind}", lambda kind=kind: kind_of(kind), R.PEFT_KIND, f"'{kind}'")
-        for kind in ("P_TUNING", "PREFIX_TUNING", "MULTITASK_PROMPT_TUNING", "LORA")
+        for kind in ("PREFIX_TUNING", "LORA", "IA3")
+    ),
+    *(
+        Refused(f"peft tasks, {name}", lambda changes=changes: of_tasks(**changes), reason, says)
+        for name, changes, reason, says in OF_TASKS
     ),
     Refused(
         "peft kind unheard of", lambda: adapter_zip(config_file(peft_type="\x1b[2J")), R.PEFT_KIND, r"\x1b"

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prompts_store.artifacts import REASONS, read_artifact, tensors
-from prompts_store.artifacts.peft_format import parse_config
+from prompts_store.artifacts.peft_config import parse_config
 from prompts_store.artifacts.reasons import Reason
 from prompts_store.artifacts.strict_json import parse_object
 from prompts_store.errors import ArtifactError

@@ -55,7 +55,8 @@ def told(event: JobEvent, names: Sequence[str] = ()) -> str | None:
     match event.kind:
         case "status":
             asked = " (cancel requested)" if data.get("cancel_requested") else ""
-            return f"{data.get('status', '')}{asked}"
+            paused = " (paused)" if data.get("paused") else ""
+            return f"{data.get('status', '')}{asked}{paused}"
         case "warning":
             return f"warning: {data.get('message', '')}"
         case "soft_limit":

@@ -10,6 +10,7 @@ import click
 
 from chorus.cli import (
     audit,
+    batch,
     bench,
     calibrate,
     ensembles,
@@ -92,6 +93,7 @@ for command in (
     tune.tune,
     calibrate.calibrate,
     evaluate.evaluate,
+    batch.batch,
     inference.generate,
     inference.classify,
     ensembles.ensemble,

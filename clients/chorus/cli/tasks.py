@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from chorus.cli import calibrate, grants, task_files, task_moves
+from chorus.cli import calibrate, grants, hub, task_files, task_moves
 from chorus.cli.output import print_facts, print_json, print_table
 from chorus.cli.session import Session, with_session
 from chorus.routes.references import parse
@@ -108,6 +108,7 @@ def version_facts(version: Version) -> dict[str, object]:
 for command in (
     task_files.push,
     task_files.pull,
+    hub.push_hub,
     task_moves.promote,
     task_moves.rollback,
     task_moves.aliases,

@@ -12,7 +12,7 @@ from chorus.cli.job_following import follow_to_end
 from chorus.cli.output import print_json
 from chorus.cli.session import Session, with_session
 from chorus.cli.start_group import StartGroup
-from chorus.cli.tune_options import data_of, document_of, pairs, recipe_of
+from chorus.cli.tune_options import data_of, document_of, json_pairs, pairs
 from chorus.cli.values import JsonObject
 from chorus.routes.tuning import EARLIER_SPLITS
 from chorus.types import Job
@@ -131,7 +131,7 @@ def _arguments(task: str | None, train: str | None, given: dict[str, Any]) -> di
         "target_texts": pairs(given.pop("target_texts"), "--target-text"),
         "labels": list(given.pop("labels")),
         "metrics": list(given.pop("metrics")),
-        "recipe": recipe_of(given.pop("recipe")),
+        "recipe": json_pairs(given.pop("recipe"), "--recipe"),
         "task": task,
     }
     for name, text in (
@@ -157,6 +157,7 @@ for command in (
     tune_jobs.list_,
     tune_jobs.show,
     tune_jobs.cancel,
+    tune_jobs.pause,
     tune_jobs.resume,
 ):
     tune.add_command(command)

@@ -50,6 +50,7 @@ def show(session: Session, job: str) -> None:
         return
     error = found.error
     asked = ", cancel requested" if found.cancel_requested and not found.over else ""
+    asked += ", paused" if found.paused else ""
     facts: dict[str, object] = {
         "job": found.id,
         "status": f"{found.status}{asked}",
@@ -87,10 +88,19 @@ def cancel(session: Session, job: str) -> None:
 
 @click.command()
 @click.argument("job")
+@with_session
+def pause(session: Session, job: str) -> None:
+    """Let JOB wait, from its next checkpoint on, until it is resumed."""
+    with session.client() as client:
+        _tell(session, client.tuning.pause(job))
+
+
+@click.command()
+@click.argument("job")
 @click.option("--follow/--detach", default=True, help="Show the job until it is over. [default: follow]")
 @with_session
 def resume(session: Session, job: str, follow: bool) -> None:
-    """Queue JOB again after it failed or was cancelled. It goes on from its last checkpoint."""
+    """Queue JOB again after it failed, was cancelled or paused. It goes on from its last checkpoint."""
     with session.client() as client:
         found = client.tuning.resume(job)
         if follow:
@@ -103,7 +113,7 @@ def _tell(session: Session, job: Job) -> None:
     if session.as_json:
         print_json(job)
     else:
-        click.echo(f"{clean(job.id)} is {clean(job.status)}")
+        click.echo(f"{clean(job.id)} is {clean(job.status)}{', paused' if job.paused else ''}")
 
 
 def step_of(job: JobSummary) -> str | None:

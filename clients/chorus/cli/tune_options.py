@@ -55,11 +55,11 @@ def pairs(values: Iterable[str], option: str) -> dict[str, str]:
     return found
 
 
-def recipe_of(values: Iterable[str]) -> dict[str, Any]:
-    """`--recipe` options as an object. A value that is JSON (`300`, `0.1`, `true`) is parsed; any other is a
-    text."""
+def json_pairs(values: Iterable[str], option: str) -> dict[str, Any]:
+    """`NAME=VALUE` options as an object. A value that is JSON (`300`, `0.1`, `true`) is parsed; any other is
+    a text."""
     found: dict[str, Any] = {}
-    for name, text in pairs(values, "--recipe").items():
+    for name, text in pairs(values, option).items():
         try:
             found[name] = parse_strictly(text)
         except ValueError:

@@ -9,7 +9,7 @@ from chorus.routes import references
 from chorus.routes.files import file_id
 from chorus.routes.tasks import MAX_PAGES, get_page, resolve, task_path
 from chorus.types import Calibration, CalibrationJob, CalibrationPage, DataFile
-from chorus.wire import Call, Request, Steps, encode_json, model_of, query_of, without_none
+from chorus.wire import Call, Request, Steps, creation, encode_json, model_of, query_of, without_none
 
 
 def calibrate(
@@ -57,7 +57,7 @@ def calibrate(
     )
     named = references.parse(task)
     path = task_path(named, "versions", str(number), "calibrations")
-    request = Request("POST", path, named.query, body=encode_json(body))
+    request = creation(path, named.query, body=encode_json(body))
     return (yield from Call(request, model_of(CalibrationJob)))
 
 

@@ -20,7 +20,7 @@ from chorus.types import (
     EvaluationSummary,
     JobEvent,
 )
-from chorus.wire import Call, Request, Steps, encode_json, model_of, query_of, without_none
+from chorus.wire import Call, Request, Steps, creation, encode_json, model_of, query_of, without_none
 
 PATH_OF_EVALUATIONS = "/v1/evaluations"
 
@@ -91,7 +91,7 @@ def start(
             sent.append(pushed)
             given[name] = pushed.id
         body = encode_json({**(document or {}), **without_none(given)})
-        return (yield from Call(Request("POST", PATH_OF_EVALUATIONS, body=body), model_of(Evaluation)))
+        return (yield from Call(creation(PATH_OF_EVALUATIONS, body=body), model_of(Evaluation)))
     except (ApiError, InvalidArgumentError):
         with contextlib.suppress(ChorusError):  # the caller must see the refusal
             for pushed in sent:

@@ -11,7 +11,7 @@ from chorus.methods import Method
 from chorus.routes import references
 from chorus.routes.tasks import MAX_PAGES, get_page
 from chorus.types import DataFile, FilePage
-from chorus.wire import Call, Request, Steps, model_of, nothing, query_of
+from chorus.wire import Call, Request, Steps, creation, model_of, nothing, query_of
 
 PATH = "/v1/files"
 
@@ -36,7 +36,7 @@ def push(source: DataSource, *, name: str | None = None) -> Call[DataFile]:
         name: name of the file, whose ending tells the format; by default the path's own.
     """
     upload = data_upload(source, name)
-    request = Request("POST", PATH, query_of(name=upload.name), content=upload.content)
+    request = creation(PATH, query_of(name=upload.name), content=upload.content)
     return Call(request, model_of(DataFile))
 
 

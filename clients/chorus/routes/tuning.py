@@ -16,7 +16,7 @@ from chorus.routes.job_events import read_events
 from chorus.routes.tasks import MAX_PAGES, get_page
 from chorus.types import DataFile, Job, JobEvent, JobPage, JobSummary
 from chorus.types.job_fields import JobFields
-from chorus.wire import Call, Request, Steps, encode_json, model_of, query_of, without_none
+from chorus.wire import Call, Request, Steps, creation, encode_json, model_of, query_of, without_none
 
 PATH = "/v1/tuning/jobs"
 
@@ -87,7 +87,7 @@ def start(
             sources[name] = source
         of_data = {**(whole.get("data") or {}), **(data or {}), **sources}
         body = {**whole, **given_fields, **({"data": of_data} if of_data else {})}
-        return (yield from Call(Request("POST", PATH, body=encode_json(body)), model_of(Job)))
+        return (yield from Call(creation(PATH, body=encode_json(body)), model_of(Job)))
     except (ApiError, InvalidArgumentError):
         with contextlib.suppress(ChorusError):  # the caller must see the refusal
             for file in sent:
@@ -156,11 +156,20 @@ def cancel(job: str | JobSummary) -> Call[Job]:
     return Call(Request("POST", _path(job, "cancel")), model_of(Job))
 
 
-def resume(job: str | JobSummary) -> Call[Job]:
-    """Queue a job again that failed or was cancelled. It goes on from its last checkpoint.
+def pause(job: str | JobSummary) -> Call[Job]:
+    """Let a job wait, from its next checkpoint on, until it is resumed.
 
     Raises:
-        ConflictError: the job neither failed nor was cancelled, or one of its files was deleted.
+        ConflictError: the job is over.
+    """
+    return Call(Request("POST", _path(job, "pause")), model_of(Job))
+
+
+def resume(job: str | JobSummary) -> Call[Job]:
+    """Queue a job again that failed or was cancelled, or end a pause. It goes on from its last checkpoint.
+
+    Raises:
+        ConflictError: the job neither failed, was cancelled nor is paused, or one of its files was deleted.
     """
     return Call(Request("POST", _path(job, "resume")), model_of(Job))
 
@@ -196,5 +205,6 @@ class TuningMethods:
     page = Method(list_page)
     get = Method(get)
     cancel = Method(cancel)
+    pause = Method(pause)
     resume = Method(resume)
     past_events = Method(past_events)

@@ -14,7 +14,18 @@ from chorus.methods import Method
 from chorus.routes import references
 from chorus.routes.tasks import MAX_PAGES, get_page, promote, resolve, task_path
 from chorus.types import Version, VersionPage
-from chorus.wire import Call, Request, Steps, Upload, encode_json, model_of, nothing, query_of, without_none
+from chorus.wire import (
+    Call,
+    Request,
+    Steps,
+    Upload,
+    creation,
+    encode_json,
+    model_of,
+    nothing,
+    query_of,
+    without_none,
+)
 
 
 def push(
@@ -25,6 +36,7 @@ def push(
     labels: Sequence[str] | None = None,
     settings: Mapping[str, Any] | None = None,
     base_fingerprint: str | None = None,
+    task_index: int | None = None,
     lineage: Mapping[str, Any] | None = None,
     metrics: Mapping[str, float] | None = None,
     description: str | None = None,
@@ -43,6 +55,7 @@ def push(
         labels: the answers of a classification task, in order.
         settings: default settings of generation.
         base_fingerprint: fingerprint of the base model that the prompt was tuned on; the server checks it.
+        task_index: which task's prompt to take of a PEFT adapter of several tasks, counted from 0.
         lineage: where it came from, in any form.
         metrics: values by name.
         description: description of the task.
@@ -56,6 +69,7 @@ def push(
             "labels": None if labels is None else list(labels),
             "settings": settings,
             "base_fingerprint": base_fingerprint,
+            "task_index": task_index,
             "lineage": lineage,
             "metrics": metrics,
             "description": description,
@@ -63,8 +77,7 @@ def push(
     )
     upload = Upload(content.filename, content.content, encode_json(metadata, "metadata").decode())
     path = task_path(named, "versions")
-    # Uploads are named by their content, so sending one twice makes one version.
-    request = Request("POST", path, named.query, upload=upload, repeatable=True)
+    request = creation(path, named.query, upload=upload)
     version = yield from Call(request, model_of(Version))
     if promote_to is None:
         return version

@@ -2,6 +2,7 @@
 
 from chorus.types.audit import AuditPage, AuditRow
 from chorus.types.base import Batch, ErrorDetail, FailedItem, Usage
+from chorus.types.batches import BatchJob, BatchPage
 from chorus.types.calibrations import (
     BothMeasures,
     Calibration,
@@ -41,6 +42,7 @@ from chorus.types.inference import (
     TokenLogprobs,
     TopLogprob,
 )
+from chorus.types.jobs import GeneralJob, GeneralJobPage, GeneralJobSummary
 from chorus.types.prompts import (
     Aliases,
     AliasHistoryEntry,
@@ -91,6 +93,8 @@ __all__ = [
     "AuditPage",
     "AuditRow",
     "Batch",
+    "BatchJob",
+    "BatchPage",
     "BothMeasures",
     "Calibration",
     "CalibrationJob",
@@ -117,6 +121,9 @@ __all__ = [
     "EvaluationSummary",
     "FailedItem",
     "FilePage",
+    "GeneralJob",
+    "GeneralJobPage",
+    "GeneralJobSummary",
     "GenerateResponse",
     "Generation",
     "Grant",

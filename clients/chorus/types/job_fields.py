@@ -29,6 +29,10 @@ class JobFields(TypedDict, total=False):
     labels: Sequence[str] | None
     """The answers of a classification task, in order; none for free text."""
 
+    labels_from_data: bool | None
+    """Make the answers of the train split the labels, if it has 2 to 20 different ones, each at least twice
+    and together at most a tenth of its rows. Else it stays free text."""
+
     metrics: Sequence[str] | None
     """Metrics whose mean chooses the checkpoint. When left out: `accuracy` with labels, `exact_match`
     without."""
@@ -64,3 +68,6 @@ class JobFields(TypedDict, total=False):
 
     base_fingerprint: str | None
     """Fingerprint of a base model; the job is refused on any other."""
+
+    metadata: Mapping[str, str] | None
+    """Your own notes, kept with the job."""

@@ -68,9 +68,11 @@ class JobSummary(AnyJob):
     Attributes:
         tasks: the tasks that get new versions.
         progress: `step` of `steps`, and more.
+        paused: whether it waits until it is resumed.
     """
 
     tasks: list[str] = Field(default_factory=list)
+    paused: bool = False
 
 
 class Job(JobSummary):

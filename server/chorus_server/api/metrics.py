@@ -65,6 +65,27 @@ class ApiMetrics:
         )
 
 
+class JobMetrics:
+    """Counts runs of jobs that ask the engine, by the jobs' kind, and their work."""
+
+    def __init__(self, registry: MetricsRegistry) -> None:
+        self.runs = Counter(
+            registry, "chorus_jobs_runs_total", "Runs of jobs that were begun in this process.", ("kind",)
+        )
+        self.runs_ended = Counter(
+            registry,
+            "chorus_jobs_runs_ended_total",
+            "Runs by how they ended; `released` for the next process, `lost` to another one.",
+            ("kind", "ending"),
+        )
+        self.rows = Counter(
+            registry,
+            "chorus_jobs_rows_total",
+            "Rows of evaluations and calibrations, and lines of batches, that were answered.",
+            ("kind",),
+        )
+
+
 class Metrics:
     """All series of one server.
 
@@ -79,6 +100,7 @@ class Metrics:
         self.engine = EngineMetrics(self.registry, tenant_series, task_series)
         self.compiles = CompileMetrics(self.registry)
         self.tenancy = TenancyMetrics(self.registry)
+        self.jobs = JobMetrics(self.registry)
         self.tuning = TuningMetrics(self.registry, self.compiles)
         self.usage = UsageMetrics(self.registry)
         self.budgets = BudgetMetrics(self.registry)

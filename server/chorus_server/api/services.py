@@ -177,13 +177,15 @@ def services_of(request: Request) -> Services:
 
 
 def acting_store(request: Request) -> PromptStore:
-    """The store, whose changes the audit log gives to the caller of an authorised request."""
+    """The store, whose changes the audit log gives to the caller of an authorised request. What is made of a
+    request that may come again is remembered with it."""
     context = context_of(request)
     if context.principal is None:
         raise RuntimeError("nobody changes the store before its key was checked")
     address = request.client.host if request.client else ""
     actor = Actor(context.principal.key or context.principal.name, address, context.request_id)
-    return services_of(request).library.store.acting_for(actor)
+    store = services_of(request).library.store.acting_for(actor)
+    return store if context.creation is None else store.creating(context.creation)
 
 
 def share_of(request: Request) -> BodyShare:

@@ -42,7 +42,7 @@ class Origin:
         task: `tenant/task`, or empty for the base model; only a metric label.
         weight: the tenant's fair-share weight, above 0.
         priority: its class within the tenant.
-        deadline_seconds: counted from submission; None waits for ever.
+        deadline_seconds: counted from submission; infinity waits for ever, and None takes the engine's own.
         key: id of the caller's key; empty without one.
         digest: of the version that `task` means, for usage.
         call, item: id of the HTTP request and the item's place in it, for usage.

@@ -1,6 +1,7 @@
 """A job that this process holds: each write needs the lease, and outlasts a short outage of the store.
 
-A lost lease, a cancellation and a stop of the service all end the work with an exception at its next `check`.
+A lost lease, a cancellation, a pause and a stop of the service all end the work with an exception at its next
+`check`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ class ServiceStoppingError(Exception):
     """The process is stopping; the job goes back into the queue."""
 
 
+class JobPausedError(ServiceStoppingError):
+    """The job was paused; it goes back into the queue, and waits there until it is resumed."""
+
+
 class LeasedJob:
     """One claimed job.
 
@@ -53,8 +58,8 @@ class LeasedJob:
         self.job = job
         self.lost = threading.Event()
         self.cancelled = threading.Event()
-        if job.cancel_requested:
-            self.cancelled.set()
+        self.paused = threading.Event()
+        self._note(job)
         self._store = store
         self._lease = lease
         self._lease_seconds = lease_seconds
@@ -104,25 +109,26 @@ class LeasedJob:
         """Return if the work may go on.
 
         Raises:
-            LeaseLostError, JobCancelledError, ServiceStoppingError: it may not.
+            LeaseLostError, JobCancelledError, JobPausedError, ServiceStoppingError: it may not.
         """
         if self.lost.is_set():
             raise self._gone()
         if self.cancelled.is_set():
             raise JobCancelledError
+        if self.paused.is_set():
+            raise JobPausedError
         if self._stopping.is_set():
             raise ServiceStoppingError
 
     def keep(self) -> None:
-        """One beat: look for a cancellation, and renew the lease once a third of it is over. A store that
-        does not answer is tried again at the next beat."""
+        """One beat: look for a cancellation or a pause, and renew the lease once a third of it is over. A
+        store that does not answer is tried again at the next beat."""
         try:
             now = self._clock()
             if now - self._renewed >= self._lease_seconds / _RENEWALS_A_LEASE:
                 self._lease = self._store.renew_lease(self._lease, self._lease_seconds)
                 self._renewed = now
-            if self._store.get_job(self.job.tenant, self.job.id).cancel_requested:
-                self.cancelled.set()
+            self._note(self._store.get_job(self.job.tenant, self.job.id))
         except LeaseLostError:
             self.lost.set()
         except StoreError:
@@ -135,9 +141,7 @@ class LeasedJob:
         progress: Mapping[str, Any] | None = None,
     ) -> None:
         """Record the job's progress."""
-        job = self.asking(lambda: self._store.update_job(self._lease, status=status, progress=progress))
-        if job.cancel_requested:
-            self.cancelled.set()
+        self._note(self.asking(lambda: self._store.update_job(self._lease, status=status, progress=progress)))
 
     def tell(self, events: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         """Append events."""
@@ -183,6 +187,13 @@ class LeasedJob:
                 logger.warning("the store does not answer; %s waits for it: %s", self.job.id, error.message)
             self._stopping.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def _note(self, job: Job) -> None:
+        """Take over what was asked of the job."""
+        if job.cancel_requested:
+            self.cancelled.set()
+        if job.paused:
+            self.paused.set()
 
     def _gone(self) -> LeaseLostError:
         return LeaseLostError(f"The lease of {self.job.id} is lost; another may run it.", field="lease")

@@ -23,8 +23,13 @@ class LimitSettings(SettingsGroup):
     max_labels: int = Field(256, ge=2, description="Most labels of one classification.")
     decision_models: PairList = Field(
         (),
-        description="Names that clients of the decision routes have fixed, and the pack, the task or `base` "
-        "that each means, as in `jev-latest=sentiment,gpt-6-luna=acme/desk@live`.",
+        description="Names that clients of OpenAI's and TypeSafe's routes have fixed, and the pack, the task "
+        "or `base` that each means, as in `jev-latest=sentiment,gpt-6-luna=acme/desk@live`.",
+    )
+    strict_messages: bool = Field(
+        False,
+        description="Refuse messages of the system, and messages before the last, for which a version's "
+        "template has no field, instead of ignoring them with a warning in the answer.",
     )
     default_max_new_tokens: int = Field(
         32, ge=1, description="New tokens if neither the request nor the version sets a number."

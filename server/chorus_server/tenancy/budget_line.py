@@ -83,8 +83,9 @@ class BudgetLine:
         return self._free
 
     def remaining(self, now: float) -> int:
-        """What may still be spent."""
-        return self.free(now) + max(0, self.left)
+        """What may still be spent, as it is told: a minute's bucket fills again beside what is leased."""
+        left = self.free(now) + max(0, self.left)
+        return left if self.most is None else min(left, self.most)
 
     def used(self, now: float) -> int:
         """What is spent or taken, of all processes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from prompts_store.artifacts import FORMATS, REASONS, npy_format, peft_format, safetensors_format, zip_entries
+from prompts_store.artifacts import FORMATS, REASONS, npy_format, peft_config, safetensors_format, zip_entries
 from tests.places import ROOT
 
 PAGE = (ROOT / "docs" / "artifacts.md").read_text()
@@ -25,7 +25,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     for number in (
         safetensors_format.MAX_HEADER_BYTES,
         npy_format.MAX_HEADER_BYTES,
-        peft_format.MAX_CONFIG_BYTES,
+        peft_config.MAX_CONFIG_BYTES,
         zip_entries.MAX_ENTRIES,
         zip_entries.MAX_NAME_BYTES,
     ):

@@ -19,8 +19,8 @@ import safetensors.numpy
 from chorus_server.model.checkpoints import load_model
 from chorus_server.model.functions import Functions
 from chorus_server.model.t5 import Model
-from prompts_store.artifacts import ArtifactLimits, read_artifact, write_artifact
-from prompts_store.artifacts.peft_format import parse_config
+from prompts_store.artifacts import Artifact, ArtifactLimits, read_artifact, write_artifact
+from prompts_store.artifacts.peft_config import parse_config
 from prompts_store.errors import ArtifactError
 from tests.places import ROOT
 
@@ -28,6 +28,8 @@ FIXTURES = ROOT / "tests" / "fixtures" / "artifacts"
 REFERENCE = json.loads((FIXTURES / "peft_greedy.json").read_text())
 LIMITS = ArtifactLimits(width=22, max_length=16)
 ADAPTERS = ("peft_one", "peft_two")
+OTHERS = tuple(REFERENCE["others"])
+"""P-tuning by its folder's name, multitask prompt tuning as NAME[TASK]."""
 END = 1
 LONGEST = 48
 
@@ -52,6 +54,55 @@ def test_the_first_rows_are_the_prompt(name: str, packed: bool) -> None:
     assert artifact.values.tobytes() == stored_rows(name)[: REFERENCE["virtual_tokens"]].tobytes()
     assert artifact.metadata.base_model_name == "peft_base"
     assert artifact.format == "peft"
+
+
+def read_other(entry: str, **chosen: int) -> Artifact:
+    """The prompt of one of `OTHERS`."""
+    name, _, index = entry.removesuffix("]").partition("[")
+    if index:
+        chosen = {"task_index": int(index), **chosen}
+    return read_artifact(FIXTURES / name, limits=LIMITS, **chosen)
+
+
+@pytest.mark.parametrize("entry", OTHERS)
+def test_other_kinds_give_the_rows_that_peft_computes(entry: str) -> None:
+    reference = REFERENCE["others"][entry]
+    assert read_other(entry).values.tobytes().hex() == reference["rows"]
+    # What PEFT computes with these rows, before the input by hand, is what it computes by itself.
+    assert reference["logits_difference"] == 0.0
+
+
+def test_control_a_sum_that_is_rounded_twice_a_rank_gives_other_bits() -> None:
+    stored = safetensors.numpy.load_file(FIXTURES / "peft_tasks" / "adapter_model.safetensors")
+    columns, rows = stored["prefix_task_cols"][1, :5], stored["prefix_task_rows"][1]
+    total = np.zeros((5, LIMITS.width), np.float32)
+    for rank in range(len(rows)):
+        total += columns[:, rank, None] * rows[rank]
+    folded = stored["prompt_embeddings"][:5] * total
+    expected = read_other("peft_tasks[1]").values
+    np.testing.assert_allclose(folded, expected, rtol=1e-4)
+    assert folded.tobytes() != expected.tobytes()
+
+
+def test_one_upload_of_several_tasks_needs_to_say_which() -> None:
+    for chosen, says in ({}, "task_index, 0 to 2"), ({"task_index": 3}, "it holds tasks 0 to 2"):
+        with pytest.raises(ArtifactError, match=says) as caught:
+            read_artifact(FIXTURES / "peft_tasks", limits=LIMITS, **chosen)
+        assert caught.value.code == "peft_task"
+        assert caught.value.field == ("task_index" if chosen else "file")
+    with pytest.raises(ArtifactError, match="leave task_index out"):
+        read_artifact(FIXTURES / "peft_one", limits=LIMITS, task_index=0)
+    digests = {read_other(f"peft_tasks[{task}]").digest for task in range(3)}
+    assert len(digests) == 3
+    assert read_other("peft_tasks[2]").task_index == 2
+    assert read_artifact(FIXTURES / "peft_one", limits=LIMITS).task_index is None
+
+
+def test_what_was_widened_or_dropped_is_told_of_other_kinds_too() -> None:
+    (widened,) = read_other("peft_tasks_f16[0]").notes
+    assert "float16" in widened
+    (dropped,) = read_other("peft_tasks[0]").notes
+    assert "5 of 10 rows" in dropped and "generate does not use" in dropped
 
 
 def test_dropping_the_second_submodule_is_told() -> None:
@@ -115,9 +166,9 @@ def until_end(tokens: list[int]) -> list[int]:
     return tokens[: tokens.index(END) + 1] if END in tokens else tokens
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize("name", [*ADAPTERS, *OTHERS])
 def test_the_same_greedy_tokens_as_peft(base: Model, name: str) -> None:
-    artifact = read_artifact(FIXTURES / name, limits=LIMITS)
+    artifact = read_other(name)
     assert greedy(base, artifact.values) == REFERENCE["greedy"][name]
     # And after the way back: what we write is what was read.
     again = read_artifact(write_artifact(artifact.values, "peft"), limits=LIMITS)

@@ -153,6 +153,7 @@ WRITES: dict[str, tuple[Write, list[str]]] = {
     "delete_file": (lambda store, ids: store.delete_file("acme", ids["file"]), ["file.delete"]),
     "create_job": (lambda store, ids: store.create_job("acme", "tuning", SPEC), ["job.create"]),
     "cancel_job": (lambda store, ids: store.cancel_job("acme", ids["job"]), ["job.cancel"]),
+    "pause_job": (lambda store, ids: store.pause_job("acme", ids["job"]), ["job.pause"]),
     "resume_job": (lambda store, ids: store.resume_job("acme", ids["stopped"]), ["job.resume"]),
     "create_tenant": (lambda store, ids: store.create_tenant("new"), ["tenant.create"]),
     "ensure_tenant": (lambda store, ids: store.ensure_tenant("new"), ["tenant.create"]),
@@ -186,6 +187,8 @@ UNTOLD = {
     "restore",
     # Of what other processes' caches follow, for an hour.
     "drop_changes",
+    # What was made of requests is told; that they are remembered is not.
+    "drop_creations",
     # Usage keeps its own log.
     "record_usage", "drop_usage", "drop_usage_of",
     # What processes may spend; usage says what they spent.
@@ -193,7 +196,8 @@ UNTOLD = {
 }  # fmt: skip
 
 READS = {
-    "acting_for", "alias_history", "aliases", "audit_rows", "audited", "backup", "changes_after",
+    "acting_for", "creating", "made_before",
+    "alias_history", "aliases", "audit_rows", "audited", "backup", "changes_after",
     "check_readable", "check_writable", "close", "ensemble_alias_history", "every_audit_row", "fence_fault",
     "find_key", "local_file",
     "get_calibration",

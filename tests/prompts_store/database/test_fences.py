@@ -27,7 +27,7 @@ from prompts_store.database import (
 from prompts_store.database.tables import metadata
 from prompts_store.errors import NotFoundError, StoreError
 from prompts_store.pages import encode_cursor
-from prompts_store.records import EnsembleMember, PackEntry
+from prompts_store.records import Creation, EnsembleMember, PackEntry
 from prompts_store.testing import example_calibration, example_file, example_prompt
 from prompts_store.usage.records import UsageRow
 from tests.postgres_server import PostgresServer, as_role
@@ -54,7 +54,7 @@ def fill(store: PromptStore) -> None:
         store.publish_pack(tenant, "desk", [PackEntry("mood", tenant, "sst2", 2)])
         store.share("task", tenant, "sst2", "dogwood", ["infer"])
         file = example_file(store, b"rows", tenant=tenant)
-        store.create_job(
+        store.creating(Creation("key", "", ("this",))).create_job(
             tenant,
             "tuning",
             {"base_fingerprint": "base"},
@@ -193,6 +193,7 @@ def leaks(store: PromptStore) -> list[str]:
             lambda: store.get_key("acme", theirs["key"]),
             lambda: store.delete_file("acme", theirs["file"]),
             lambda: store.cancel_job("acme", theirs["job"]),
+            lambda: store.pause_job("acme", theirs["job"]),
             lambda: store.revoke_key("acme", theirs["key"]),
             lambda: store.delete_task("acme", "hers"),
             lambda: store.set_alias("acme", "hers", "canary", 1),

@@ -149,6 +149,22 @@ def test_lists_are_newest_first_in_pages(store: PromptStore) -> None:
     assert found == expected
 
 
+def test_lists_by_purpose_and_oldest_first(store: PromptStore) -> None:
+    made = []
+    for purpose in ("fine-tune", "batch", "batch"):
+        with store.write_file("acme", "a", max_bytes=1, purpose="user_data") as writer:
+            writer.purpose = purpose  # type: ignore[assignment]
+            made.append(writer.commit())
+    assert [file.purpose for file in made] == ["fine-tune", "batch", "batch"]
+    assert store.get_file("acme", made[1].id) == made[1]
+    assert upload(store, b"").purpose == "fine-tune", "unless said otherwise"
+    assert store.list_files("acme", purpose="batch").items == (made[2], made[1])
+    page = store.list_files("acme", purpose="batch", limit=1, oldest_first=True)
+    assert page.items == (made[1],)
+    rest = store.list_files("acme", limit=1, cursor=page.next_cursor, purpose="batch", oldest_first=True)
+    assert (rest.items, rest.next_cursor) == ((made[2],), None)
+
+
 def test_a_cursor_outlives_the_file_that_it_names_but_is_no_other_tenants(store: PromptStore) -> None:
     made = [upload(store, bytes([number])) for number in range(3)]
     cursor = store.list_files("acme", limit=1).next_cursor

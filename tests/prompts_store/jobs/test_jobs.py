@@ -103,7 +103,7 @@ def test_a_tenant_has_so_many_unfinished_jobs_and_no_more(store: PromptStore) ->
 @pytest.mark.parametrize("job_id", [ABSENT, "job-1", "", "file-" + "0" * 24, ABSENT + "\n"])
 def test_absent_malformed_and_foreign_ids_answer_alike(store: PromptStore, job_id: str) -> None:
     theirs = create(store, "other").id
-    for ask in (store.get_job, store.cancel_job, store.resume_job, store.job_events):
+    for ask in (store.get_job, store.cancel_job, store.pause_job, store.resume_job, store.job_events):
         told = []
         for wrong in (job_id, theirs):
             with pytest.raises(NotFoundError) as caught:
@@ -209,6 +209,53 @@ def test_what_did_not_stop_is_not_resumed(store: PromptStore) -> None:
     assert seen == ["queued", "preparing", "succeeded"]
 
 
+def test_a_paused_job_waits_until_it_is_resumed(store: PromptStore, clock: FakeClock) -> None:
+    job, other = create(store), create(store)
+    for _ in range(2):
+        assert store.pause_job("acme", job.id, by="ann").paused
+    clock.advance(5)
+    claimed = store.claim_job("tuning", "worker", 60, "base")
+    assert claimed is not None and claimed[0].id == other.id
+    assert store.claim_job("tuning", "worker", 60, "base") is None
+    resumed = store.resume_job("acme", job.id, by="ann")
+    assert (resumed.status, resumed.paused) == ("queued", False)
+    again = store.claim_job("tuning", "worker", 60, "base")
+    assert again is not None and again[0].id == job.id
+    told = [event.data for event in store.job_events("acme", job.id)]
+    assert told[1:3] == [{"status": "queued", "paused": paused, "by": "ann"} for paused in (True, False)]
+
+
+def test_a_running_job_that_is_paused_is_told_and_given_back(store: PromptStore) -> None:
+    job = create(store)
+    claimed = store.claim_job("tuning", "worker", 60, "base")
+    assert claimed is not None
+    assert store.pause_job("acme", job.id).status == "preparing"
+    assert store.update_job(claimed[1], progress={"step": 3}).paused
+    store.release_job(claimed[1])
+    assert store.claim_job("tuning", "worker", 60, "base") is None
+    assert store.get_job("acme", job.id).status == "queued"
+    store.resume_job("acme", job.id)
+    assert store.claim_job("tuning", "worker", 60, "base") is not None
+
+
+def test_a_paused_job_whose_runner_is_overdue_is_queued(store: PromptStore, clock: FakeClock) -> None:
+    job = create(store)
+    assert store.claim_job("tuning", "worker", 60, "base") is not None
+    clock.advance(60)
+    assert store.pause_job("acme", job.id).status == "queued"
+    assert store.claim_job("tuning", "worker", 60, "base") is None
+
+
+def test_a_paused_job_can_be_cancelled(store: PromptStore) -> None:
+    job = create(store)
+    store.pause_job("acme", job.id)
+    cancelled = store.cancel_job("acme", job.id)
+    assert (cancelled.status, cancelled.paused) == ("cancelled", False)
+    with pytest.raises(ConflictError) as caught:
+        store.pause_job("acme", job.id)
+    assert caught.value.code == "job_over" and "nothing to pause" in caught.value.message
+
+
 def test_a_resumed_job_is_last_in_the_queue(store: PromptStore, clock: FakeClock) -> None:
     first = create(store)
     clock.advance(1)
@@ -261,6 +308,21 @@ def test_one_bad_event_refuses_all(store: PromptStore, event: Any, field: str) -
     assert [found.kind for found in store.job_events("acme", job.id)] == ["status", "status"]
 
 
+def test_events_from_the_last_and_of_some_kinds(store: PromptStore) -> None:
+    job = create(store)
+    claimed = store.claim_job("tuning", "worker", 60, "base")
+    assert claimed is not None
+    store.append_events(claimed[1], [("step", {}), ("evaluated", {}), ("step", {})])
+
+    def seqs(**which: Any) -> list[int]:
+        return [event.seq for event in store.job_events("acme", job.id, **which)]
+
+    assert seqs(newest_first=True) == [5, 4, 3, 2, 1]
+    assert seqs(newest_first=True, after=4, limit=2) == [3, 2]
+    assert seqs(kinds=["step"]) == [3, 5]
+    assert seqs(kinds=["step", "status"], newest_first=True, after=5) == [3, 2, 1]
+
+
 def test_a_count_of_events_that_is_behind_is_found_and_mended(store: PromptStore) -> None:
     job = create(store)
     with store._database.write(EVERY_TENANT) as connection:
@@ -288,7 +350,7 @@ def test_a_job_of_another_kind_is_nobodys_tuning_job(store: PromptStore) -> None
     assert [each is not None and each[0].kind for each in taken] == ["tuning", "tuning", False]
 
 
-@pytest.mark.parametrize("kind", ["", "batches", None, 1])
+@pytest.mark.parametrize("kind", ["", "batches", 2.5, 1])
 def test_a_kind_that_is_none_is_refused(store: PromptStore, kind: Any) -> None:
     for ask in (
         lambda: store.create_job("acme", kind, SPEC),

@@ -143,6 +143,20 @@ def test_what_an_alias_or_an_ensemble_names_is_not_deleted(store: PromptStore) -
     store.delete_task("acme", "sst2")
 
 
+def test_a_task_is_deleted_with_its_only_version_and_not_with_others(store: PromptStore) -> None:
+    publish(store, 1)
+    publish(store, 2)
+    with pytest.raises(ConflictError, match="not the only one"):
+        store.delete_task("acme", "sst2", only_version=1)
+    store.delete_version("acme", "sst2", 2)
+    with pytest.raises(ConflictError, match="not the only one"):
+        store.delete_task("acme", "sst2", only_version=2)
+    assert store.get_task("acme", "sst2").versions == 1
+    store.delete_task("acme", "sst2", only_version=1)
+    with pytest.raises(NotFoundError):
+        store.get_task("acme", "sst2")
+
+
 def test_unknown_names_have_their_own_codes(store: PromptStore) -> None:
     publish(store, 1)
     for reference, code in (

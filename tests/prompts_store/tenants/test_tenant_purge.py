@@ -5,7 +5,7 @@ from prompts_store import PromptStore
 from prompts_store.database import EVERY_TENANT
 from prompts_store.database.tables import metadata
 from prompts_store.errors import NotFoundError
-from prompts_store.records import EnsembleMember, PackEntry
+from prompts_store.records import Creation, EnsembleMember, PackEntry
 from prompts_store.testing import FakeClock, example_file, example_prompt
 from prompts_store.upkeep import purging
 from prompts_store.upkeep.purging import PurgeReport
@@ -147,7 +147,8 @@ def lived(store: PromptStore, tenant: str, seed: int) -> None:
     store.publish(tenant, "gone", *example_prompt(seed + 4))
     store.delete_task(tenant, "gone")
     store.create_key(tenant, "app", scopes=["infer"])
-    store.create_job(tenant, "tuning", SPEC, training_steps=5)
+    once = store.creating(Creation("key", "app", ("this",)))
+    once.create_job(tenant, "tuning", SPEC, training_steps=5)
 
 
 def test_a_purge_leaves_a_tenants_name_and_its_log(

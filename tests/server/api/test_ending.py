@@ -125,13 +125,14 @@ def test_whatever_is_unfinished_is_told_once(
     assert gate.waiting.wait(300)
     in_engine["a batch"] = send(api, "/v1/generate", {"task": None, "inputs": ["good", "bad"]})
     stream = send(api, "/v1/generate", GENERATE | {"stream": True})
+    theirs = send(api, "/openai/v1/completions", {"model": "base", "prompt": "good", "stream": True})
     follower = get(api, f"/v1/tuning/jobs/{job}/events")
     waiting = {
         "half a body": half(api, "/v1/generate", "application/json"),
         "half an upload": half(api, "/v1/tasks/new/versions", "application/octet-stream"),
         "half a file": half(api, "/v1/files?name=a.tsv", "application/octet-stream"),
     }
-    eventually(lambda: api.engine.stats().permits == 4 and api.services.feeds.polled == 1)
+    eventually(lambda: api.engine.stats().permits == 5 and api.services.feeds.polled == 1)
     with hanging(api, monkeypatch) as there:
         megabytes = b"x" * (2 << 20)
         waiting["a file that cannot be written"] = half(
@@ -142,7 +143,7 @@ def test_whatever_is_unfinished_is_told_once(
         for number in range(1, api.services.library._readers._pool._max_workers):
             waiting[f"its other thread {number}"] = get(api, "/v1/tasks")
         waiting["a text in line"] = send(api, "/v1/generate", {"task": None, "input": LONG})
-        every = len(in_engine) + len(waiting) + 2  # the stream and the follower
+        every = len(in_engine) + len(waiting) + 3  # the streams and the follower
         eventually(lambda: lifecycle.unanswered == every)
         waiting["the store's queue"] = send(api, "/v1/generate", GENERATE | {"task": "t"})
         eventually(lambda: lifecycle.unanswered == every + 1)
@@ -157,14 +158,18 @@ def test_whatever_is_unfinished_is_told_once(
             assert code(client) == (503, "shutting_down"), name
         status, names, last = last_event(stream)
         assert (status, names[0], last) == (200, "error", "shutting_down")
+        status, content = answer(theirs)
+        error, end = content.strip().split("\n\n")
+        assert (status, end) == (200, "data: [DONE]")
+        assert json.loads(error.removeprefix("data: "))["error"]["code"] == "shutting_down"
         assert last_event(follower) == (200, ["status", "error"], "shutting_down")
     lines = api.engine.journal.entries()
     accepted = [line["id"] for line in lines if line["event"] == "accepted"]
-    assert len(accepted) == 4
+    assert len(accepted) == 5
     outcomes = [(line["id"], line["outcome"]) for line in lines if line["event"] == "outcome"]
     assert sorted(outcomes) == sorted((name, "shutting_down") for name in accepted)
     metrics = generate_latest(api.services.metrics.registry).decode()
-    assert 'chorus_requests_total{kind="generate",outcome="shutting_down"} 4.0' in metrics
+    assert 'chorus_requests_total{kind="generate",outcome="shutting_down"} 5.0' in metrics
     assert 'chorus_files_refused_total{reason="shutting_down"} 2.0' in metrics
     assert 'chorus_uploads_refused_total{reason="shutting_down"} 1.0' in metrics
 

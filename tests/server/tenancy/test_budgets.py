@@ -215,6 +215,20 @@ def test_while_the_database_is_away(tmp_path: Path) -> None:
     play(scenario)
 
 
+def test_what_is_leased_ahead_is_not_left_beside_the_whole(tmp_path: Path) -> None:
+    """The bucket fills again while this process keeps a part that it does not spend."""
+
+    async def scenario() -> None:
+        with fleet(tmp_path, 1) as crowd:
+            caller = limited({"per_minute": {"requests": 900}})
+            assert await crowd.replicas[0].take(caller)
+            crowd.seconds += 30
+            (told,) = crowd.replicas[0].budgets.limits_of(caller)
+            assert (told.remaining, told.full_in) == (900, 0)
+
+    play(scenario)
+
+
 def test_nothing_is_known_of_somebody_new_while_it_is_away(tmp_path: Path) -> None:
     async def scenario() -> None:
         with fleet(tmp_path, 1) as crowd:

@@ -53,6 +53,11 @@ async def queue_calibration(
     )
 
 
+def may_see_calibration(principal: Principal, job: Job) -> bool:
+    """Whether the caller's key may name the task whose version a job calibrates."""
+    return principal.may_name(str(job.spec.get("task", "")))
+
+
 async def calibration_job_of(services: Services, principal: Principal, task: str, job: str) -> Job:
     """A job that calibrates a version of a task of the caller's tenant.
 

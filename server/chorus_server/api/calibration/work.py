@@ -10,8 +10,8 @@ from typing import Any
 from chorus_server.api.inference.calls import Call, prepared_items
 from chorus_server.api.inference.items import Item
 from chorus_server.api.inference.ranking import score_requests, scores_of
+from chorus_server.api.inference.submit import outcomes
 from chorus_server.api.jobs.attempt import EngineAttempt
-from chorus_server.api.jobs.patience import patient_outcomes
 from chorus_server.calibration.records import FITTED_ROWS, WITH_PRIOR, calibration_of, spread
 from chorus_server.errors import ChorusError, InvalidInputError
 from chorus_server.tuning.data.columns import answers_of, template_values
@@ -142,7 +142,7 @@ async def _scored(
     items = [Item(reference, row.values, f"row {row.row}", truncate=True) for row in rows]
     async with prepared_items(call, items) as prepared:
         requests = await score_requests(call, prepared, labels, sent=True)
-        found = [scores_of(outcome) for outcome in await patient_outcomes(call, requests)]
+        found = [scores_of(outcome) for outcome in await outcomes(call.submit, requests)]
     for row, scores in zip(rows, found, strict=True):
         if isinstance(scores, ChorusError):
             raise type(scores)(f"row {row.row}: {scores.message}", field="file", code=scores.code)

@@ -6,12 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from chorus_server.api.inference.calls import Call
+from chorus_server.api.openai.model_names import reference_of
 from chorus_server.api.schemas.questions import Question
-from chorus_server.settings import Settings
 from prompts_store.records import PackEntry, PackVersion
-
-BASE = "base"
-"""Names the base model, beside its own name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +52,6 @@ class DecisionModel:
         return None if question.id is None else self.entries.get(question.id)
 
 
-def mapped_names(settings: Settings) -> dict[str, str]:
-    """What the operator has mapped: a reference or `base` by name."""
-    pairs = (pair.partition("=") for pair in settings.decision_models)
-    return {name.strip(): meaning.strip() for name, _, meaning in pairs}
-
-
 async def model_of(call: Call, name: str) -> DecisionModel:
     """What a name means. A task goes before a pack of its name.
 
@@ -68,8 +59,8 @@ async def model_of(call: Call, name: str) -> DecisionModel:
         StoreAnswerError: of a pack that is there: `unknown_version`, `unknown_alias`.
     """
     principal = call.principal
-    meaning = mapped_names(call.services.settings).get(name, name)
-    if meaning in (BASE, call.serving.base.name):
+    meaning = reference_of(call.services, name)
+    if meaning is None:
         return DecisionModel(principal.tenant)
     async with call.in_time():
         pack = await call.services.library.pack(meaning, principal.tenant, patterns=principal.tasks)

@@ -7,6 +7,7 @@ when time is over.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Coroutine
 from typing import Any, get_args
 
@@ -17,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from chorus_server.api.door.auth import Require
 from chorus_server.api.door.early import refuse_early
+from chorus_server.api.door.once import makes_once
 from chorus_server.api.door.pages import refuse_pages
 from chorus_server.api.http.access import PROBES
 from chorus_server.api.http.bodies import media_type, read_body
@@ -33,9 +35,15 @@ a thread."""
 
 
 class CheckedRequest(Request):
-    """A request whose body was checked before FastAPI asks for it, so FastAPI has nothing left to do."""
+    """A request whose body was checked before FastAPI asks for it, so FastAPI has nothing left to do.
+
+    Attributes:
+        checked: an instance of the route's model.
+        digest: SHA-256 (hex) of the body, for routes that make something once.
+    """
 
     checked: Any = None
+    digest: str | None = None
 
     async def json(self) -> Any:
         return self.checked
@@ -73,7 +81,12 @@ class BodyType:
         # Not on the tokenising threads: the deadline is in the body, so it is unknown while the body waits.
         return await asyncio.to_thread(self._check, services.settings, body)
 
-    def _check(self, settings: Settings, body: bytearray) -> Any:
+    def parsed(self, settings: Settings, body: bytearray) -> Any:
+        """The JSON of a body, or of what has one inside, counted first. A long one is emptied.
+
+        Raises:
+            InvalidInputError: it is not JSON, or too much of it.
+        """
         most = {
             name: getattr(settings, limit) if isinstance(limit, str) else limit
             for name, limit in self.model.most.items()
@@ -82,13 +95,18 @@ class BodyType:
         if long_texts is None:
             check_texts(body, settings.max_body_bytes)
         if long_texts is None or len(body) <= SHORT_BYTES:
-            value = parse_json(body, counts=counts)
-        else:
-            value = parse_long(body, counts, long_texts)
+            return parse_json(body, counts=counts)
+        return parse_long(body, counts, long_texts)
+
+    def validated(self, value: Any) -> Any:
+        """Parsed JSON as an instance of the model. Raises InvalidInputError."""
         try:
             return self._adapter.validate_python(value)
         except ValidationError as error:
             raise validation_error(error) from None
+
+    def _check(self, settings: Settings, body: bytearray) -> Any:
+        return self.validated(self.parsed(settings, body))
 
 
 class ChorusRoute(APIRoute):
@@ -106,7 +124,7 @@ class ChorusRoute(APIRoute):
         body_type = BodyType(field.annotation) if field is not None else None
         required = field is not None and field.is_required()
         known = {parameter.alias for parameter in self.dependant.query_params}
-        probe = self.path in PROBES
+        probe, once = self.path in PROBES, makes_once(self.dependant)
 
         async def checked(request: Request) -> Response:
             caller = await door.authorise(request)
@@ -126,6 +144,8 @@ class ChorusRoute(APIRoute):
             # An exact copy: a bytearray that has grown keeps an eighth more in reserve.
             body = bytearray(await read_body(request, services.settings.max_body_bytes, share_of(request)))
             inner._body = bytes(body[:1])  # FastAPI only asks whether there is one
+            if once:
+                inner.digest = await _digest(body)
             if body or required:
                 _check_json_type(request)
                 inner.checked = await body_type.checked(services, body)
@@ -133,6 +153,12 @@ class ChorusRoute(APIRoute):
             return await handler(inner)
 
         return checked
+
+
+async def _digest(body: bytearray) -> str:
+    if len(body) <= SHORT_BYTES:
+        return hashlib.sha256(body).hexdigest()
+    return await asyncio.to_thread(lambda: hashlib.sha256(body).hexdigest())
 
 
 def _find_require(dependant: Dependant) -> Require | None:

@@ -17,7 +17,7 @@ from chorus_server.api.http.context import request_id_of
 from chorus_server.api.http.disconnect import settle, until_disconnect
 from chorus_server.api.http.errors import error_body
 from chorus_server.api.services import services_of
-from chorus_server.errors import ShuttingDownError
+from chorus_server.errors import ChorusError, ShuttingDownError
 
 KEEP_ALIVE = b": keep-alive\n\n"
 """A comment that tells proxies and clients that the connection is alive."""
@@ -29,10 +29,11 @@ _HEADERS = [
 ]
 
 
-def event(name: str, data: Mapping[str, Any], id: int | None = None) -> bytes:
-    """One event. JSON text has no line breaks, so one `data` line is enough."""
+def event(name: str | None, data: Mapping[str, Any], id: int | None = None) -> bytes:
+    """One event, which may have no name. JSON text has no line breaks, so one `data` line is enough."""
     head = b"" if id is None else b"id: " + str(id).encode() + b"\n"
-    return head + b"event: " + name.encode() + b"\ndata: " + to_json(data, inf_nan_mode="null") + b"\n\n"
+    named = b"" if name is None else b"event: " + name.encode() + b"\n"
+    return head + named + b"data: " + to_json(data, inf_nan_mode="null") + b"\n\n"
 
 
 class EventResponse(Response, ABC):
@@ -58,7 +59,7 @@ class EventResponse(Response, ABC):
                 await asyncio.wait({job, watch}, return_when=asyncio.FIRST_COMPLETED)
         except ShuttingDownError as error:
             await settle(job)
-            await emit("error", {"error": error_body(error, request_id_of(request))})
+            await self.send_error(error, request_id_of(request), emit)
         else:
             if not job.done():
                 return
@@ -67,21 +68,29 @@ class EventResponse(Response, ABC):
             await settle(job, watch)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
+    async def send_error(self, error: ChorusError, request_id: str, emit: Emit) -> None:
+        """Send the last event of a stream that the server's end cuts short."""
+        await emit("error", {"error": error_body(error, request_id)})
+
     @abstractmethod
     async def send_events(self, emit: Emit) -> None:
         """Send every event. The stream ends when this returns."""
 
 
 class Emit:
-    """Writes to one stream, one event at a time, and waits while the caller reads slowly."""
+    """Writes to one stream, one event at a time, and waits while the caller reads slowly.
+
+    Attributes:
+        write: sends bytes as they are.
+    """
 
     def __init__(self, write: Callable[[bytes], Awaitable[None]]) -> None:
-        self._write = write
+        self.write = write
 
-    async def __call__(self, name: str, data: Mapping[str, Any], id: int | None = None) -> None:
+    async def __call__(self, name: str | None, data: Mapping[str, Any], id: int | None = None) -> None:
         """Send one event."""
-        await self._write(event(name, data, id))
+        await self.write(event(name, data, id))
 
     async def keep_alive(self) -> None:
         """Send a comment."""
-        await self._write(KEEP_ALIVE)
+        await self.write(KEEP_ALIVE)

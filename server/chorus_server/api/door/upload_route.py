@@ -19,6 +19,7 @@ _API_CODES = """
     invalid_input invalid_json unknown_field unsupported_media_type too_large unauthenticated forbidden
     foreign_origin unknown_host unknown_task not_ready shutting_down overloaded internal
     invalid_name invalid_template invalid_labels conflict store_unavailable limit_exceeded
+    unknown_version idempotency_key_reused
 """
 
 UPLOAD_REASONS: frozenset[str] = frozenset([*map(str, REASONS), *_API_CODES.split(), OTHER])

@@ -15,7 +15,7 @@ from chorus_server.api.inference.calibrated import calibration_for, ranked, unca
 from chorus_server.api.inference.calls import Call, prepare_all
 from chorus_server.api.inference.items import Item
 from chorus_server.api.inference.ranking import score_requests, scores_of
-from chorus_server.api.jobs.patience import patient_outcomes
+from chorus_server.api.inference.submit import outcomes
 from chorus_server.errors import ChorusError, InvalidInputError
 from chorus_server.tuning.document.evaluation import EvaluationDocument, EvaluationSubject
 from prompts_store.records import EnsembleVersion, PackEntry, PackVersion, PromptVersion
@@ -143,7 +143,7 @@ class Asking:
         calibrated = self.document.answer_by == "calibrated"
         requests = await score_requests(call, items, labels, sent=True)
         said = []
-        for item, row, outcome in zip(items, rows, await patient_outcomes(call, requests), strict=True):
+        for item, row, outcome in zip(items, rows, await outcomes(call.submit, requests), strict=True):
             scores = _sound(scores_of(outcome), row)
             found = ranked(item, labels, scores, matrix_dtype) if calibrated else uncalibrated(scores)
             answer, confidence = self.document.labels[found.place], found.probabilities[found.place]
@@ -153,7 +153,7 @@ class Asking:
     async def _write(self, call: Call, items: Sequence[Item], rows: Sequence[EvaluationRow]) -> list[Said]:
         poll = await text_poll(call, items)
         said = []
-        for item, row, outcome in zip(items, rows, await patient_outcomes(call, poll.requests), strict=True):
+        for item, row, outcome in zip(items, rows, await outcomes(call.submit, poll.requests), strict=True):
             text, score = _sound(poll.read(outcome, item), row)
             answer = text if self.entry is None else value_said(self.entry, text)
             said.append(Said(answer, min(1.0, math.exp(score)), item.truncated))
@@ -167,7 +167,7 @@ class Asking:
             poll = await text_poll(call, items)
         else:
             poll = await label_poll(call, items, list(self.labels), sent=True, calibrated=calibrated)
-        found = await patient_outcomes(call, poll.requests)
+        found = await outcomes(call.submit, poll.requests)
         said, size = [], len(weights)
         for place, row in enumerate(rows):
             of_row = slice(place * size, (place + 1) * size)

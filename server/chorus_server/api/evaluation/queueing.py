@@ -14,7 +14,6 @@ from chorus_server.tenancy.principal import Principal, Scope
 from chorus_server.tuning.document.evaluation import EvaluationDocument, EvaluationSubject
 from chorus_server.tuning.document.fields import refuse
 from prompts_store.jobs.records import Job
-from prompts_store.jobs.rows import unknown_job
 from prompts_store.records import PackEntry, PromptVersion
 from prompts_store.store import PromptStore
 from prompts_store.tasks.references import parse_reference
@@ -88,20 +87,6 @@ async def queue_evaluation(
         files=files,
         max_unfinished=services.settings.tuning_max_unfinished_jobs,
     )
-
-
-async def evaluation_of(services: Services, principal: Principal, job: str) -> Job:
-    """An evaluation of the caller's tenant. One of what the caller's key may not name is answered as one that
-    is not there.
-
-    Raises:
-        NotFoundError: of the store, `unknown_job`.
-    """
-    store = services.library.store
-    found = await services.library.read(store.get_job, principal.tenant, job, kind="evaluation")
-    if not may_see_evaluation(principal, found):
-        raise unknown_job(job, "evaluation")
-    return found
 
 
 def may_see_evaluation(principal: Principal, job: Job) -> bool:

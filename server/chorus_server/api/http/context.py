@@ -15,6 +15,7 @@ from starlette.types import Scope
 
 from chorus_server.api.http.bodies import BodyShare
 from chorus_server.tenancy.principal import Principal
+from prompts_store.records import Creation
 
 ARRIVAL = "chorus.arrival"
 """Key in a request's scope state that holds its `Arrival`, if the request waited before it was parsed."""
@@ -57,6 +58,7 @@ class RequestContext:
         started: when the request arrived, in monotonic seconds.
         principal: the caller; None until authorised.
         body: the memory that its body takes; None if no body was read.
+        creation: what it asks to be made, if the same may be asked for again.
         settle: the one of its `Arrival`.
         headers: that its answer has besides its own.
     """
@@ -65,6 +67,7 @@ class RequestContext:
     started: float = field(default_factory=time.monotonic)
     principal: Principal | None = None
     body: BodyShare | None = None
+    creation: Creation | None = None
     settle: Callable[[], None] = _nothing
     headers: dict[str, str] = field(default_factory=dict)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -68,6 +68,7 @@ STORE_STATUS: dict[str, int] = {
     "corrupt_blob": 500,
     "corrupt_file": 500,
     "too_large": 413,
+    "idempotency_key_reused": 422,
     "limit_exceeded": 429,
     "too_many_jobs": 429,
 }
@@ -78,6 +79,9 @@ RETRY_SECONDS: dict[str, float] = {"too_many_jobs": 60.0, "limit_exceeded": 60.0
 """Seconds until a retry, by error code; one second for others. A job takes minutes, and somebody has to
 delete what is stored: nobody knows when."""
 
+ErrorShape = Callable[[ChorusError | StoreError, str], Response]
+"""Makes the answer to a failed request, whose id it gets."""
+
 _MESSAGE_CHARACTERS = 600
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd]")
 
@@ -86,7 +90,7 @@ class StoreAnswerError(ChorusError):
     """An error of the store, with the status that its code has in `STORE_STATUS`."""
 
     def __init__(self, error: StoreError, field: str | None = None) -> None:
-        retry = _retry_seconds(error) if status_of(error) in (429, 503) else None
+        retry = retry_seconds(error) if status_of(error) in (429, 503) else None
         super().__init__(
             error.message, field=field or error.field, code=error.code, retry_after_seconds=retry
         )
@@ -144,7 +148,7 @@ def error_response(
     status = status_of(error) if status is None else status
     headers = dict(more or {})
     if status in (429, 503):
-        headers["Retry-After"] = str(max(1, math.ceil(_retry_seconds(error))))
+        headers["Retry-After"] = str(max(1, math.ceil(retry_seconds(error))))
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     shape = {"error": error_body(error, request_id)} if body is None else body
@@ -152,19 +156,27 @@ def error_response(
 
 
 def _answer(request: Request, error: ChorusError | StoreError) -> Response:
-    """The answer to a failed request in the shape of its route, which may be another API's."""
-    shape = getattr(request.scope.get("route"), "error_answer", error_response)
-    response: Response = shape(error, request_id_of(request))
-    return response
+    """The answer to a failed request in the shape of its route, which may be another API's; where there is no
+    route, of the API that is below this path."""
+    shapes: Mapping[str, ErrorShape] = request.app.state.error_shapes
+    below = (shape for prefix, shape in shapes.items() if request.url.path.startswith(prefix))
+    shape = getattr(request.scope.get("route"), "error_answer", None) or next(below, error_response)
+    return shape(error, request_id_of(request))
 
 
-def _retry_seconds(error: ChorusError | StoreError) -> float:
+def retry_seconds(error: ChorusError | StoreError) -> float:
+    """Seconds until trying again may help, for a 429 or a 503."""
     known: float | None = getattr(error, "retry_after_seconds", None)
     return RETRY_SECONDS.get(error.code, 1.0) if known is None else known
 
 
-def install_error_handlers(app: FastAPI) -> None:
-    """Answer every exception of a route in the same shape."""
+def install_error_handlers(app: FastAPI, shapes: Mapping[str, ErrorShape]) -> None:
+    """Answer every exception of a route in the same shape.
+
+    Args:
+        shapes: of other APIs, by what their paths begin with.
+    """
+    app.state.error_shapes = shapes
     handlers: dict[Any, ExceptionHandler] = {
         ChorusError: _known,
         StoreError: _known,

@@ -15,7 +15,7 @@ _MEANING = {
     404: "No such object in this tenant.",
     409: "The object is not in a state that allows this.",
     413: "The body is larger than the server reads.",
-    422: "Never sent: what is malformed is a 400.",
+    422: "The `Idempotency-Key` came with another request.",
     429: "The caller's quota is used up; see Retry-After.",
     499: "The caller left.",
     500: "A defect of the server.",
@@ -32,3 +32,4 @@ def errors(*statuses: int) -> Responses:
 INFERENCE_ERRORS = errors(400, 401, 403, 404, 413, 429, 500, 503, 504)
 READ_ERRORS = errors(400, 401, 403, 404, 429, 500, 503)
 WRITE_ERRORS = errors(400, 401, 403, 404, 409, 413, 429, 500, 503)
+CREATION_ERRORS = {**WRITE_ERRORS, **errors(422)}

@@ -31,6 +31,14 @@ from prompts_store.records import PromptVersion
 LONG_TEXT_BYTES = 20_000
 """Requests with more text than this are tokenised off the event loop."""
 
+Fill = Callable[[Item, PromptVersion | None], Item]
+"""Gives an item the value that its version's template needs; as long as the one before."""
+
+
+def _as_it_is(item: Item, version: PromptVersion | None) -> Item:
+    return item
+
+
 FEW_ITEMS = 256
 """Up to this many engine requests are submitted on the event loop."""
 
@@ -175,7 +183,9 @@ def call_of(
 
 
 @asynccontextmanager
-async def prepared_items(call: Call, items: Sequence[Item]) -> AsyncIterator[list[Item]]:
+async def prepared_items(
+    call: Call, items: Sequence[Item], fill: Fill = _as_it_is
+) -> AsyncIterator[list[Item]]:
     """Every item resolved and tokenised, with its version held until the block ends.
 
     All items are validated before any runs.
@@ -192,11 +202,13 @@ async def prepared_items(call: Call, items: Sequence[Item]) -> AsyncIterator[lis
             held = library.held(wanted, caller.tenant, fingerprint, patterns=caller.tasks)
             versions = await stack.enter_async_context(held)
             pairs = [(item, versions[item.task] if item.task is not None else None) for item in items]
-            prepared = await prepare_all(call, pairs)
+            prepared = await prepare_all(call, pairs, fill)
         yield prepared
 
 
-async def prepare_all(call: Call, pairs: Sequence[tuple[Item, PromptVersion | None]]) -> list[Item]:
+async def prepare_all(
+    call: Call, pairs: Sequence[tuple[Item, PromptVersion | None]], fill: Fill = _as_it_is
+) -> list[Item]:
     """Inputs for the engine. Much text is tokenised on a thread, so that other requests go on, and only as
     long as the caller waits.
 
@@ -209,7 +221,7 @@ async def prepare_all(call: Call, pairs: Sequence[tuple[Item, PromptVersion | No
         if left.is_set():
             raise CancelledError("The caller left before the texts were tokenised.")
         call.left()
-        return prepare_item(item, version, vocabulary, max_tokens=max_tokens)
+        return prepare_item(fill(item, version), version, vocabulary, max_tokens=max_tokens)
 
     if sum(text_bytes(item.value) for item, _ in pairs) <= LONG_TEXT_BYTES:
         return await in_turns(lambda pair: one(*pair), pairs)

@@ -86,7 +86,7 @@ def generate_items(body: GenerateBody) -> list[Item]:
 
     Raises InvalidInputError if the body has none or more than one kind of input.
     """
-    settings, paths = _sent(body, "")
+    settings, paths = sent_settings(body, "")
     if body.requests is None:
         if "task" not in body.model_fields_set:
             raise InvalidInputError(
@@ -113,7 +113,7 @@ def _mixed_item(
     body: GenerateBody, item: GenerateItem, prefix: str, settings: Mapping[str, Any], paths: Mapping[str, str]
 ) -> Item:
     """One item of `requests`. Settings that it leaves out come from beside `requests`."""
-    own, own_paths = _sent(item, prefix)
+    own, own_paths = sent_settings(item, prefix)
     return Item(
         item.task,
         item.input,
@@ -127,7 +127,7 @@ def _mixed_item(
     )
 
 
-def _sent(said: GenerationSettings, prefix: str) -> tuple[dict[str, Any], dict[str, str]]:
+def sent_settings(said: GenerationSettings, prefix: str) -> tuple[dict[str, Any], dict[str, str]]:
     """The settings in a part of the body, and their dotted paths."""
     names = said.model_fields_set & SETTINGS.keys()
     settings = {name: value for name in names if (value := getattr(said, name)) is not None}

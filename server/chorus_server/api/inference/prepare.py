@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from chorus_server.api.http.errors import StoreAnswerError
 from chorus_server.api.inference.items import Item, Value
@@ -137,6 +138,14 @@ def answer_start(vocabulary: Vocabulary, version: PromptVersion | None) -> tuple
     return (vocabulary.sentinel(0),) if begins else ()
 
 
+@lru_cache(maxsize=4096)
+def _label_ids(
+    vocabulary: Vocabulary, label: str, most: int, special_tokens: bool
+) -> tuple[Sequence[int], bool]:
+    """See `Vocabulary.encode_start`. Labels come again and again, with every request and every line."""
+    return vocabulary.encode_start(label.encode(), most, allow_sentinels=special_tokens)
+
+
 def label_targets(
     vocabulary: Vocabulary,
     labels: Sequence[str],
@@ -168,7 +177,7 @@ def label_targets(
         return InvalidInputError(message, field=field)
 
     for index, label in enumerate(labels):
-        ids, whole = vocabulary.encode_start(label.encode(), max_tokens, allow_sentinels=special_tokens)
+        ids, whole = _label_ids(vocabulary, label, max_tokens, special_tokens)
         if not ids:
             raise refused(index, "has no tokens", "give it a text")
         target = (*start, *ids, vocabulary.eos_id)

@@ -16,19 +16,20 @@ from chorus_server.errors import ChorusError, InternalError, InvalidInputError
 
 
 async def score_requests(
-    call: Call, items: Sequence[Item], labels: Sequence[str], *, sent: bool
+    call: Call, items: Sequence[Item], labels: Sequence[str], *, sent: bool, sent_in: str = "labels"
 ) -> list[ScoreRequest]:
     """The engine's request for each item.
 
     Args:
         sent: whether the request sent these labels; if not, they are the version's own.
+        sent_in: dotted path of the labels in the request.
 
     Raises:
         InvalidInputError: there are more labels than the server ranks, or one cannot be ranked. The error
             names the label if the request sent it, else the version.
     """
     limit = call.services.settings.max_labels
-    field = "labels" if sent else items[0].task_field
+    field = sent_in if sent else items[0].task_field
     if len(labels) > limit:  # a version's labels; those of a request were counted before
         whose = "" if sent else " in the version: send fewer of your own, or use another version"
         raise InvalidInputError(f"There are {len(labels)} labels{whose}; the limit is {limit}.", field=field)

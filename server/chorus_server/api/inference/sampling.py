@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,7 +11,9 @@ from pydantic import ValidationError
 from chorus_server.api.inference.calls import Call
 from chorus_server.api.inference.items import Item
 from chorus_server.api.inference.prepare import answer_start
+from chorus_server.api.inference.turns import in_turns
 from chorus_server.api.schemas.inference import GenerationSettings
+from chorus_server.engine.requests import GenerateRequest
 from chorus_server.engine.sampling import Sampling, UnfitSettingsError, check_together, over_defaults
 from chorus_server.errors import InvalidInputError
 from chorus_server.tuning.data.cutting import check_truncation
@@ -45,6 +47,17 @@ def check_default_settings(settings: Mapping[str, Any], field: str = "settings")
         check_together({name: value for name, value in parsed if value is not None})
     except UnfitSettingsError as unfit:
         raise InvalidInputError(unfit.message, field=f"{field}.{unfit.names[0]}") from None
+
+
+async def engine_requests(call: Call, items: Sequence[Item], *, stream: bool) -> list[GenerateRequest]:
+    """The engine's request for each item. All are made before any is submitted."""
+
+    def request(index: int, item: Item) -> GenerateRequest:
+        defaults = item.version.manifest.settings if item.version is not None else {}
+        sampling = sampling_for(call, item, defaults)
+        return GenerateRequest(call.origin(index, item), item.input, sampling, stream)
+
+    return await in_turns(request, range(len(items)), items)
 
 
 def sampling_for(call: Call, item: Item, defaults: Mapping[str, Any]) -> Sampling:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import TypeVar
 
 from starlette.types import Receive, Scope, Send
 
@@ -13,6 +14,7 @@ from chorus_server.api.http.errors import error_body
 from chorus_server.api.inference.calls import Call
 from chorus_server.api.inference.generated import generated
 from chorus_server.api.inference.items import Item
+from chorus_server.api.inference.sampling import engine_requests
 from chorus_server.api.inference.submit import submitted
 from chorus_server.api.inference.text import TextStream
 from chorus_server.engine.handle import RequestHandle
@@ -34,7 +36,7 @@ class GenerationStream(EventResponse):
         self, call: Call, items: Sequence[Item], requests: Sequence[GenerateRequest], held: AsyncExitStack
     ) -> None:
         super().__init__()
-        self._call = call
+        self.call = call
         self._items = items
         self._requests = requests
         self._held = held
@@ -47,18 +49,18 @@ class GenerationStream(EventResponse):
         """Send every item's events as they come. Handles merge unread events, so a slow caller uses no more
         memory."""
         async with (
-            submitted(self._call.submit_reserved, self._requests) as handles,
+            submitted(self.call.submit_reserved, self._requests) as handles,
             asyncio.TaskGroup() as group,
         ):
             for index, handle in enumerate(handles):
                 group.create_task(self._send_item(index, handle, emit))
-        await emit("done", {"id": self._call.request_id})
+        await emit("done", {"id": self.call.request_id})
 
     async def _send_item(self, index: int, handle: RequestHandle | ChorusError, emit: Emit) -> None:
         if isinstance(handle, ChorusError):
-            await self._send_error(index, handle, emit)
+            await self.send_failed(index, handle, emit)
             return
-        vocabulary, request = self._call.serving.vocabulary, self._requests[index]
+        vocabulary, request = self.call.serving.vocabulary, self._requests[index]
         stop, shown = request.sampling.stop, bool(self._items[index].special_tokens)
         streams = [TextStream(vocabulary, stop, shown) for _ in range(request.sampling.n)]
         async for step in handle:
@@ -67,14 +69,14 @@ class GenerationStream(EventResponse):
                 data = {"index": index, "choice": step.index, "text": text, "tokens": list(step.tokens)}
                 await emit("token", data)
             elif isinstance(step, FailedEvent):
-                await self._send_error(index, step.error, emit)
+                await self.send_failed(index, step.error, emit)
             elif isinstance(step, FinishedEvent):
                 await self._send_result(index, step, streams, emit)
 
     async def _send_result(
         self, index: int, step: FinishedEvent, streams: Sequence[TextStream], emit: Emit
     ) -> None:
-        vocabulary, request = self._call.serving.vocabulary, self._requests[index]
+        vocabulary, request = self.call.serving.vocabulary, self._requests[index]
         if request.sampling.num_beams == 1:
             for choice, (stream, sequence) in enumerate(zip(streams, step.sequences, strict=True)):
                 rest = stream.finish(sequence.tokens)
@@ -82,9 +84,31 @@ class GenerationStream(EventResponse):
                     await emit("token", {"index": index, "choice": choice, "text": rest, "tokens": []})
         answer = generated(vocabulary, self._items[index], request, step)
         if isinstance(answer, ChorusError):
-            await self._send_error(index, answer, emit)
+            await self.send_failed(index, answer, emit)
         else:
             await emit("result", {"index": index, "result": answer})
 
-    async def _send_error(self, index: int, error: ChorusError, emit: Emit) -> None:
-        await emit("error", {"index": index, "error": error_body(error, self._call.request_id)})
+    async def send_failed(self, index: int, error: ChorusError, emit: Emit) -> None:
+        """Tell that one item failed."""
+        await emit("error", {"index": index, "error": error_body(error, self.call.request_id)})
+
+
+Stream = TypeVar("Stream", bound=GenerationStream)
+
+
+async def open_stream(
+    call: Call,
+    prepared: AbstractAsyncContextManager[list[Item]],
+    make: Callable[[Call, list[Item], list[GenerateRequest], AsyncExitStack], Stream],
+) -> Stream:
+    """A stream that answers these items.
+
+    Args:
+        prepared: held until the stream ends, however it ends.
+    """
+    async with AsyncExitStack() as stack:
+        items = await stack.enter_async_context(prepared)
+        requests = await engine_requests(call, items, stream=True)
+        await call.reserve(requests)
+        stack.callback(call.release, requests)
+        return make(call, items, requests, stack.pop_all())

@@ -4,28 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import math
 import secrets
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass, field
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from chorus_server.api.inference.calls import Call
+from chorus_server.api.jobs.patience import PatientCall
 from chorus_server.api.services import Services
+from chorus_server.engine.handle import RequestHandle
 from chorus_server.errors import ChorusError, EngineDeadError, NotReadyError
 from chorus_server.jobs.blocks import Blocks
 from chorus_server.jobs.endings import count_attempt
 from chorus_server.jobs.leased import LeasedJob, ServiceStoppingError
+from chorus_server.tenancy.principal import Principal
 from prompts_store.errors import StoreError
+from prompts_store.files.records import FilePurpose
 from prompts_store.jobs.records import MATRIX_DTYPE, Job
 from prompts_store.store import PromptStore
 
 T = TypeVar("T")
 
-AskBlock = Callable[[Call], Coroutine[Any, Any, T]]
+AskBlock = Callable[[PatientCall], Coroutine[Any, Any, T]]
 """Asks the engine about one block of a job. Runs on the event loop, like the code of a route."""
 
+BLOCKS_AT_ONCE = 16
+"""Blocks of a job that are asked at a time."""
+
+MOST_AHEAD = 128
+"""Blocks whose answers may wait in memory for the one before them."""
+
 _LOOK_SECONDS = 0.1
+_KNOWN_SECONDS = 1.0
 _PIECE_BYTES = 1 << 20
 _TOLD_TIMES = 100
 
@@ -46,6 +60,9 @@ class EngineAttempt:
     loop: asyncio.AbstractEventLoop
     folder: Path
     progress: dict[str, Any] = field(init=False)
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _under_way: deque[RequestHandle] = field(default_factory=deque)
+    _known: tuple[float, Principal] | None = None
 
     def __post_init__(self) -> None:
         self.progress = dict(self.held.job.progress)
@@ -74,6 +91,10 @@ class EngineAttempt:
         """Store the progress."""
         self.held.update(progress=self.progress)
 
+    def count(self, rows: int) -> None:
+        """So many rows more are answered, and kept."""
+        self.services.metrics.jobs.rows.inc(rows, self.job.kind)
+
     def warn(self, messages: Sequence[str]) -> None:
         """Tell warnings, as events of the job."""
         self.held.tell([("warning", {"message": message}) for message in messages])
@@ -89,7 +110,43 @@ class EngineAttempt:
                 cancelled.
             ChorusError: the block cannot be asked.
         """
-        return self.held.asking(lambda: self._ask_once(block))
+        return self.held.asking(lambda: self._outcome(self._begun(block)))
+
+    def ask_side_by_side(self, blocks: Iterable[AskBlock[T]]) -> Iterator[T]:
+        """What each block comes to, in order. Several are asked at a time, so that the engine always has more
+        to do; one that takes long stops none of those after it, up to `MOST_AHEAD`.
+
+        Raises: as `ask`.
+        """
+        waiting: deque[tuple[AskBlock[T], Future[T]]] = deque()
+        try:
+            for block in blocks:
+                waiting.append((block, self._begun(block)))
+                while self._are_many([future for _, future in waiting]):
+                    while waiting and waiting[0][1].done():
+                        yield self._answer(*waiting.popleft())
+                    self.held.check()
+            while waiting:
+                yield self._answer(*waiting.popleft())
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+    def _are_many(self, futures: Sequence[Future[T]]) -> bool:
+        """Whether some must end before the next block is asked; waits a moment for one that does."""
+        under_way = [future for future in futures if not future.done()]
+        if len(under_way) < BLOCKS_AT_ONCE and len(futures) < MOST_AHEAD:
+            return False
+        concurrent.futures.wait(under_way, _LOOK_SECONDS, concurrent.futures.FIRST_COMPLETED)
+        return True
+
+    def _answer(self, block: AskBlock[T], future: Future[T]) -> T:
+        try:
+            return self._outcome(future)
+        except StoreError as error:
+            if error.code != StoreError.default_code:
+                raise
+            return self.ask(block)  # until the store answers
 
     def work_off(self, rows: int, block_rows: int, answer: Callable[[range], bytes]) -> Iterator[bytes]:
         """Work off all rows, a block at a time, without those that earlier attempts finished, and give the
@@ -109,6 +166,7 @@ class EngineAttempt:
             done = min(rows, (number + 1) * block_rows)
             if not blocks.have(number):
                 blocks.keep(number, answer(range(number * block_rows, done)))
+                self.count(done - number * block_rows)
                 self.progress["rows"] = done
                 self.save_progress()  # also asks whether the lease still holds
             if (share := done * _TOLD_TIMES // rows) > told:
@@ -116,12 +174,13 @@ class EngineAttempt:
                 self.held.tell([("rows", {"rows": done, "rows_in_all": rows})])
         return blocks.finished(count)
 
-    def save_file(self, name: str, contents: Iterator[bytes]) -> str:
+    def save_file(self, name: str, contents: Iterator[bytes], purpose: FilePurpose = "fine-tune") -> str:
         """Store a result as a data file of the job's tenant: its id. A file that an earlier attempt stored
         just before it ended serves.
 
         Args:
             name: begins with the job's id, so that no other file has it.
+            purpose: what the file is for.
 
         Raises:
             LeaseLostError: another process has the job.
@@ -133,23 +192,26 @@ class EngineAttempt:
             if file.name == name:
                 return file.id
         most = self.services.settings.tuning_max_file_bytes
-        with store.write_file(tenant, name, created_by=self.job.created_by, max_bytes=most) as writer:
+        said: dict[str, Any] = {"created_by": self.job.created_by, "max_bytes": most, "purpose": purpose}
+        with store.write_file(tenant, name, **said) as writer:
             for content in contents:
                 for start in range(0, len(content), _PIECE_BYTES):
                     writer.write(content[start : start + _PIECE_BYTES])
             self.held.check()
             return writer.commit().id
 
-    def _ask_once(self, block: AskBlock[T]) -> T:
+    def _begun(self, block: AskBlock[T]) -> Future[T]:
         async def asked() -> T:
             return await block(await self._call())
 
         work = asked()
         try:
-            future = asyncio.run_coroutine_threadsafe(work, self.loop)
+            return asyncio.run_coroutine_threadsafe(work, self.loop)
         except RuntimeError:  # the loop is closed
             work.close()
             raise ServiceStoppingError from None
+
+    def _outcome(self, future: Future[T]) -> T:
         try:
             while not concurrent.futures.wait([future], _LOOK_SECONDS).done:
                 self.held.check()
@@ -163,10 +225,21 @@ class EngineAttempt:
         finally:
             future.cancel()
 
-    async def _call(self) -> Call:
-        job, services = self.job, self.services
-        serving = services.ready()
-        key = job.spec.get("key")
-        caller = await services.callers.of_job(job.tenant, job.created_by, key)
-        request_id = f"{job.id}.{secrets.token_hex(4)}"
-        return Call(services, serving, caller, request_id, None, lambda: None, {}, "batch")
+    async def _call(self) -> PatientCall:
+        services = self.services
+        serving, caller = services.ready(), await self._caller()
+        request_id = f"{self.job.id}.{secrets.token_hex(4)}"
+        return PatientCall(
+            services, serving, caller, request_id, math.inf, lambda: None, {}, "batch",
+            turn=self._turn, under_way=self._under_way,
+        )  # fmt: skip
+
+    async def _caller(self) -> Principal:
+        """Who the work is charged to, as known for a moment."""
+        job, now = self.job, time.monotonic()
+        if self._known is None or now - self._known[0] >= _KNOWN_SECONDS:
+            found = await self.services.callers.of_job(job.tenant, job.created_by, job.spec.get("key"))
+            if (tasks := job.spec.get("tasks")) is not None:  # what the key could name when it made the job
+                found = replace(found, tasks=tuple(tasks))
+            self._known = (now, found)
+        return self._known[1]

@@ -57,4 +57,8 @@ class EngineJobs(JobRunner):
             shutil.rmtree(folder, ignore_errors=True)
             return "succeeded"
 
-        return run_to_end(held, attempt.progress, work)
+        metrics, kind = self._services.metrics.jobs, self._kind
+        metrics.runs.inc(1, kind)
+        ending = run_to_end(held, attempt.progress, work)
+        metrics.runs_ended.inc(1, kind, ending)
+        return ending

@@ -12,6 +12,7 @@ from chorus_server.api import routes
 from chorus_server.api.http.access import AccessLog, AccessMiddleware
 from chorus_server.api.http.errors import install_error_handlers
 from chorus_server.api.http.head import HeadMiddleware
+from chorus_server.api.openai.errors import PREFIX, openai_error
 from chorus_server.api.services import Services
 from chorus_server.api.version import VERSION
 
@@ -51,7 +52,7 @@ def build_api(
         routes=[route for router in ROUTERS for route in router.routes],
     )
     app.state.services = services
-    install_error_handlers(app)
+    install_error_handlers(app, {f"{PREFIX}/": openai_error})
     app.add_middleware(HeadMiddleware)
     app.add_middleware(AccessMiddleware, log=access)
     return app

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Request, Response
 
 from chorus_server.api.calibration.queueing import calibration_job_of, queue_calibration
 from chorus_server.api.door.auth import MayRead, MayTune
+from chorus_server.api.door.once import Once
 from chorus_server.api.door.routing import ChorusRoute
 from chorus_server.api.http.parameters import (
     Cursor,
@@ -17,7 +18,7 @@ from chorus_server.api.http.parameters import (
     VersionInPath,
     owner_of_task,
 )
-from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
+from chorus_server.api.http.responses import CREATION_ERRORS, READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.library.shared import task_to_read
 from chorus_server.api.records import calibration_job_json, calibration_json
@@ -75,7 +76,7 @@ async def show_calibration(
     "/v1/tasks/{task}/versions/{n}/calibrations",
     status_code=201,
     response_model=CalibrationJobAnswer,
-    responses=WRITE_ERRORS,
+    responses=CREATION_ERRORS,
 )
 async def start_calibration(
     request: Request,
@@ -83,12 +84,16 @@ async def start_calibration(
     task: TaskName,
     n: VersionInPath,
     body: CalibrationDocument,
+    once: Once,
     tenant: TenantName = None,
 ) -> Response:
     """Queue a job that calibrates the version on a data file. The file's rows are checked when it runs."""
     services = services_of(request)
     owner_of_task(principal, tenant, task)
-    job = await queue_calibration(services, acting_store(request), principal, task, n, body)
+    job = await once.made(
+        lambda: queue_calibration(services, acting_store(request), principal, task, n, body),
+        lambda made: calibration_job_of(services, principal, task, made),
+    )
     services.wake_jobs()
     return json_response(calibration_job_json(job), 201)
 

@@ -29,10 +29,11 @@ async def classify(request: Request, body: ClassifyBody, principal: MayInfer) ->
     """Rank labels: a softmax over the sums of their tokens' log probabilities, `</s>` included, as the newest
     calibration of the version corrects them."""
     call = call_of(request, principal, body.deadline_seconds, body.priority)
-    return await race(_answer(call, body), request.receive)
+    return await race(answer_classify(call, body), request.receive)
 
 
-async def _answer(call: Call, body: ClassifyBody) -> Response:
+async def answer_classify(call: Call, body: ClassifyBody) -> Response:
+    """The whole answer, of an HTTP request or of a line of a batch."""
     async with prepared_items(call, classify_items(body)) as items:
         labels = _labels(body, items[0])
         requests = await score_requests(call, items, labels, sent=body.labels is not None)

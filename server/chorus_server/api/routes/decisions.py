@@ -7,14 +7,15 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from chorus_server.api.decisions.answering import Decided, decide
+from chorus_server.api.decisions.answering import decide
 from chorus_server.api.decisions.confidence import choice_confidence, expected_level, score_confidence
-from chorus_server.api.decisions.shapes import OPENAI_ERRORS, OpenAIRoute
 from chorus_server.api.door.auth import MayInfer
 from chorus_server.api.http.disconnect import race
 from chorus_server.api.inference.answers import list_response
 from chorus_server.api.inference.calls import Call, call_of
 from chorus_server.api.inference.ranking import best
+from chorus_server.api.openai.errors import OPENAI_ERRORS, OpenAIRoute
+from chorus_server.api.openai.shapes import usage_in_details
 from chorus_server.api.schemas.decisions import DecisionsAnswer, DecisionsBody
 from chorus_server.api.schemas.questions import Question
 
@@ -25,18 +26,18 @@ router = APIRouter(route_class=OpenAIRoute, tags=["decisions"])
 async def decisions(request: Request, body: DecisionsBody, principal: MayInfer) -> Response:
     """Answer up to 400 typed questions about one input."""
     call = call_of(request, principal, None, "interactive")
-    return await race(_answer(call, body), request.receive)
+    return await race(answer_decisions(call, body), request.receive)
 
 
-async def _answer(call: Call, body: DecisionsBody) -> Response:
+async def answer_decisions(call: Call, body: DecisionsBody) -> Response:
+    """The whole answer, of an HTTP request or of a line of a batch."""
     decided = await decide(call, body.model, body.input, body.questions, truncate=bool(body.truncate))
     answers = (
         _answered(question, probabilities)
         for question, probabilities in zip(decided.questions, decided.probabilities, strict=True)
     )
-    return await list_response(
-        "answers", answers, before={"model": decided.model}, after={"usage": _usage(decided)}
-    )
+    after = {"usage": usage_in_details(decided.input_tokens, 0)}
+    return await list_response("answers", answers, before={"model": decided.model}, after=after)
 
 
 def _answered(question: Question, probabilities: Sequence[float]) -> dict[str, Any]:
@@ -57,14 +58,4 @@ def _answered(question: Question, probabilities: Sequence[float]) -> dict[str, A
             {"label": option.text, "value": level, "probability": p}
             for level, (option, p) in enumerate(pairs)
         ],
-    }
-
-
-def _usage(decided: Decided) -> dict[str, Any]:
-    return {
-        "input_tokens": decided.input_tokens,
-        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-        "output_tokens": 0,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": decided.input_tokens,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Annotated, BinaryIO
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -11,9 +12,10 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 
 from chorus_server.api.door.auth import MayRead, MayTune
+from chorus_server.api.door.once import MakesOnce, Once
 from chorus_server.api.door.routing import ChorusRoute
 from chorus_server.api.http.parameters import Cursor, Limit
-from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
+from chorus_server.api.http.responses import CREATION_ERRORS, READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.library.resolve import PromptLibrary
 from chorus_server.api.schemas.tuning import FileAnswer, FilePage
@@ -21,7 +23,9 @@ from chorus_server.api.services import acting_store, services_of, share_of
 from chorus_server.api.tuning.records import file_json
 from chorus_server.api.tuning.uploads import Sender, receive_file
 from chorus_server.errors import CancelledError, ChorusError, InternalError, ShuttingDownError
+from chorus_server.tenancy.principal import Principal
 from prompts_store.errors import StoreError
+from prompts_store.files.records import DataFile
 from prompts_store.store import PromptStore
 
 router = APIRouter(route_class=ChorusRoute, tags=["files"])
@@ -29,12 +33,12 @@ router = APIRouter(route_class=ChorusRoute, tags=["files"])
 FileId = Annotated[str, Path(max_length=256, description="Id of a file in the key's tenant.")]
 
 _PIECE_BYTES = 256 << 10
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
+BINARY = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/octet-stream": _BINARY,
+            "application/octet-stream": BINARY,
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
@@ -48,28 +52,44 @@ _BODY = {
 
 
 @router.post(
-    "/v1/files", status_code=201, response_model=FileAnswer, responses=WRITE_ERRORS, openapi_extra=_BODY
+    "/v1/files", status_code=201, response_model=FileAnswer, responses=CREATION_ERRORS, openapi_extra=_BODY
 )
 async def upload_file(
     request: Request,
     principal: MayTune,
+    once: Once,
     name: Annotated[
         str | None, Query(max_length=1024, description="The file's name; by default the one in the form.")
     ] = None,
 ) -> Response:
     """Upload a file, raw or in a form. It is written to the disk as it arrives; a broken upload leaves
     nothing."""
+    return json_response(file_json(await received(request, sender_of(request, principal, name), once)), 201)
+
+
+def sender_of(request: Request, principal: Principal, name: str | None = None) -> Sender:
+    """Who uploads a file with this request."""
+    limit = services_of(request).settings.tuning_max_file_bytes
+    return Sender(principal.tenant, principal.name, name, limit)
+
+
+async def received(request: Request, sender: Sender, once: MakesOnce) -> DataFile:
+    """The file of a request, once it is stored; counted. Raises as `receive_file` and `MakesOnce.made` do."""
     services = services_of(request)
-    metrics, limit = services.metrics.api, services.settings.tuning_max_file_bytes
-    sender = Sender(principal.tenant, principal.name, name, limit)
+    library, metrics = services.library, services.metrics.api
+    # One that comes again may find its tenant full of what it made.
+    sender = replace(sender, repeats=await once.known() is not None)
     try:
-        file = await receive_file(request, services.library, sender, share_of(request))
+        file = await once.made(
+            lambda: receive_file(request, library, sender, share_of(request)),
+            lambda made: library.read(library.store.get_file, sender.tenant, made),
+        )
     except (Exception, asyncio.CancelledError) as error:
         metrics.files_refused.inc(1, _reason(error))
         raise
     metrics.files_accepted.inc()
     metrics.files_accepted_bytes.inc(file.size_bytes)
-    return json_response(file_json(file), 201)
+    return file
 
 
 @router.get("/v1/files", response_model=FilePage, responses=READ_ERRORS)
@@ -92,10 +112,15 @@ async def show_file(request: Request, principal: MayRead, file: FileId) -> Respo
 @router.get(
     "/v1/files/{file}/content",
     response_model=None,
-    responses={**READ_ERRORS, 200: {"content": {"application/octet-stream": _BINARY}}},
+    responses={**READ_ERRORS, 200: {"content": {"application/octet-stream": BINARY}}},
 )
 async def file_content(request: Request, principal: MayRead, file: FileId) -> Response:
     """The bytes of a file."""
+    return await bytes_of(request, principal, file)
+
+
+async def bytes_of(request: Request, principal: Principal, file: str) -> Response:
+    """An answer with the bytes of a file. Raises as the store does."""
     library = services_of(request).library
     found = await library.read(library.store.get_file, principal.tenant, file)
     opened = await library.read(_opened, library.store, principal.tenant, file)

@@ -1,99 +1,100 @@
-"""`GET /v1/models`: what the `model` of a decision may be, as OpenAI's and TypeSafe's clients list it."""
+"""`/v1/models`: what the `model` of a body may be, as OpenAI's and TypeSafe's clients list it."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
-from chorus_server.api.decisions.models import BASE, mapped_names
-from chorus_server.api.decisions.shapes import OPENAI_ERRORS, OpenAIRoute
-from chorus_server.api.door.auth import MayRead
-from chorus_server.api.inference.answers import list_response
-from chorus_server.api.schemas.common import AnswerModel
-from chorus_server.api.services import services_of
-from prompts_store.pages import MAX_LIMIT
-from prompts_store.records import Page
+from chorus_server.api.door.auth import MayRead, MayWrite
+from chorus_server.api.http.parameters import owner_of_task
+from chorus_server.api.inference.answers import json_response, list_response
+from chorus_server.api.openai.errors import OPENAI_ERRORS, OpenAIRoute, openai_errors
+from chorus_server.api.openai.listing import MAX_MODELS, NamedModel, fixed_models, models_after
+from chorus_server.api.schemas.openai.models import DeletedModel, ListedModel, ModelsAnswer
+from chorus_server.api.services import acting_store, services_of
+from chorus_server.errors import InvalidInputError
+from prompts_store.errors import ConflictError
+from prompts_store.store import PromptStore
+from prompts_store.tasks.references import parse_reference
 
-router = APIRouter(route_class=OpenAIRoute, tags=["decisions"])
+router = APIRouter(route_class=OpenAIRoute, tags=["openai"])
 
-_MOST = 1000
-"""Most packs, and most tasks, of one list; the routes of both have pages."""
-
-
-class ListedModel(AnswerModel):
-    """One model, in the fields of both APIs."""
-
-    id: str
-    object: Literal["model"]
-    created: int
-    owned_by: str
+ModelInPath = Annotated[
+    str, Path(max_length=512, description="A model's name; a slash in it may be written as `%2F`.")
+]
 
 
-class DescribedModel(AnswerModel):
-    """The same one for TypeSafe's clients."""
-
-    name: str
-    description: str
-    release_date: str
-
-
-class ModelsAnswer(AnswerModel):
-    """One list twice: `data` for OpenAI's clients, `models` for TypeSafe's."""
-
-    object: Literal["list"]
-    data: list[ListedModel]
-    has_more: bool
-    models: list[DescribedModel]
-
-
-@router.get("/v1/models", response_model=ModelsAnswer, responses=OPENAI_ERRORS)
-async def list_models(request: Request, principal: MayRead) -> Response:
-    """The operator's names, the base model, the tenant's packs and its tasks."""
-    services = services_of(request)
-    library, store, base = services.library, services.library.store, services.base()
-    packs, more_packs = await _all(library.read, store.list_packs, principal.tenant)
-    tasks, more_tasks = await _all(library.read, store.list_tasks, principal.tenant)
-    # Of names without a date, the oldest that all clients read.
-    rows = [(name, "a name that the operator has mapped", None) for name in mapped_names(services.settings)]
-    rows.append((BASE, f"the base model {base.name}", None))
-    rows += [
-        (pack.name, f"pack of {len(pack.latest.entries)} questions", pack.created_at)
-        for pack in packs
-        if principal.may_name(pack.name)
-    ]
-    rows += [
-        (task.name, task.description or "task", task.created_at)
-        for task in tasks
-        if principal.may_name(task.name)
-    ]
-    listed: dict[str, tuple[str, int, str]] = {}
-    for name, description, made in rows:
-        when = (0, "1970-01-01") if made is None else (int(made.timestamp()), made.date().isoformat())
-        listed.setdefault(name, (description, *when))
-    data = [
-        {"id": name, "object": "model", "created": created, "owned_by": principal.tenant}
-        for name, (_, created, _) in listed.items()
-    ]
+@router.get("/v1/models", tags=["decisions"], response_model=ModelsAnswer, responses=OPENAI_ERRORS)
+async def list_models(
+    request: Request,
+    principal: MayRead,
+    limit: Annotated[int, Query(ge=1, le=MAX_MODELS, description="Models per page.")] = MAX_MODELS,
+    after: Annotated[
+        str | None, Query(max_length=256, description="The last `id` of the previous page.")
+    ] = None,
+) -> Response:
+    """The operator's names, the base model, the tenant's tasks and its packs."""
+    found, more = await models_after(services_of(request), principal, after, limit)
+    data = [_listed(each, principal.tenant) for each in found]
     described = (
-        {"name": name, "description": description, "release_date": date}
-        for name, (description, _, date) in listed.items()
+        {"name": each.name, "description": each.description, "release_date": each.release_date}
+        for each in found
     )
-    before = {"object": "list", "data": data, "has_more": more_packs or more_tasks}
+    before = {"object": "list", "data": data, "has_more": more}
     return await list_response("models", described, before=before)
 
 
-async def _all(
-    read: Callable[..., Awaitable[Page[Any]]], of: Callable[..., Page[Any]], tenant: str
-) -> tuple[list[Any], bool]:
-    """Up to `_MOST` items of a list, and whether there are more."""
-    found: list[Any] = []
-    cursor: str | None = None
-    while len(found) < _MOST:
-        page = await read(of, tenant, limit=MAX_LIMIT, cursor=cursor)
-        found += page.items
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    return found, cursor is not None
+@router.get("/v1/models/{model:path}", response_model=ListedModel, responses=OPENAI_ERRORS)
+async def show_model(request: Request, principal: MayRead, model: ModelInPath) -> Response:
+    """One model: of a list, a version, or another tenant's that the key may ask."""
+    services = services_of(request)
+    known = {each.name: each for each in fixed_models(services)} | {
+        services.base().name: NamedModel(services.base().name, "the base model")
+    }
+    if model in known:
+        return json_response(_listed(known[model], principal.tenant))
+    library = services.library
+    pack = await library.pack(model, principal.tenant, patterns=principal.tasks)
+    found = (
+        await library.resolve(model, principal.tenant, "model", patterns=principal.tasks)
+        if pack is None
+        else pack
+    )
+    return json_response(_listed(NamedModel(model, "", found.created_at), found.tenant))
+
+
+@router.delete("/v1/models/{model:path}", response_model=DeletedModel, responses=openai_errors(409))
+async def delete_model(request: Request, principal: MayWrite, model: ModelInPath) -> Response:
+    """Tombstone a version (`task@3`), or a task with all of its versions (`task`, or its only version)."""
+    services = services_of(request)
+    if model in {each.name for each in fixed_models(services)} | {services.base().name}:
+        raise InvalidInputError("The base model and the operator's names are not deleted.", field="model")
+    parsed = parse_reference(model, tenant=principal.tenant, field="model")
+    if "@" in model and parsed.version is None:
+        raise InvalidInputError(
+            "An alias is no model of its own: name a version by its number, or the task.", field="model"
+        )
+    owner = owner_of_task(principal, parsed.tenant, parsed.task)
+    store = acting_store(request)
+    await services.library.write(_delete, store, owner, parsed.task, parsed.version, principal.name)
+    return json_response({"id": model, "object": "model", "deleted": True})
+
+
+def _delete(store: PromptStore, tenant: str, task: str, number: int | None, by: str) -> None:
+    """Of a task's only version, which its alias names, the task goes too: its number is not used again."""
+    if number is None:
+        store.delete_task(tenant, task, deleted_by=by)
+        return
+    try:
+        store.delete_version(tenant, task, number, deleted_by=by)
+    except ConflictError as error:
+        try:
+            store.delete_task(tenant, task, only_version=number, deleted_by=by)
+        except ConflictError:
+            raise error from None
+
+
+def _listed(model: NamedModel, owner: str) -> Mapping[str, Any]:
+    return {"id": model.name, "object": "model", "created": model.created, "owned_by": owner}

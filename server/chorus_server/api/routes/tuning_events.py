@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from chorus_server.api.door.auth import MayRead
 from chorus_server.api.door.routing import ChorusRoute
-from chorus_server.api.http.context import request_id_of
 from chorus_server.api.http.responses import READ_ERRORS
-from chorus_server.api.inference.answers import list_response
+from chorus_server.api.routes.steering import followed
 from chorus_server.api.routes.tuning_jobs import JobId
 from chorus_server.api.schemas.events import job_stream
 from chorus_server.api.schemas.tuning import JobEventList
-from chorus_server.api.services import services_of
-from chorus_server.api.tuning.jobs import job_of
-from chorus_server.api.tuning.records import event_json
-from chorus_server.api.tuning.stream import JobEventStream
-from prompts_store.jobs.records import Job
 
 router = APIRouter(route_class=ChorusRoute, tags=["tuning"])
 
@@ -49,21 +42,4 @@ async def job_events(
     """A job's past events in order and, with `follow`, those to come. The last event is `done`, once the job
     is over.
     """
-    record = await job_of(services_of(request), principal, job)
-    position = after if after is not None else last_event_id or 0
-    return await events_response(request, record, position, limit if not follow else None)
-
-
-async def events_response(request: Request, job: Job, after: int, limit: int | None) -> Response:
-    """The events of a job of any kind after a number: a list of so many, or a stream if `limit` is None."""
-    services = services_of(request)
-    library, tenant = services.library, job.tenant
-    if limit is not None:
-        found = await library.read(
-            library.store.job_events, tenant, job.id, kind=job.kind, after=after, limit=limit
-        )
-        return await list_response("events", map(event_json, found))
-    with ExitStack() as stack:
-        stack.enter_context(services.feeds.place(tenant))
-        # From here the stream owns the follower's place and gives it back when it ends, however it ends.
-        return JobEventStream(services.feeds, job, after, request_id_of(request), stack.pop_all())
+    return await followed(request, principal, job, "tuning", after, last_event_id, None if follow else limit)

@@ -1,4 +1,4 @@
-"""`/v1/tuning/jobs`: make, list, show, cancel, resume."""
+"""`/v1/tuning/jobs`: make, list, show, cancel, pause, resume."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from chorus_server.api.door.auth import MayRead, MayTune
+from chorus_server.api.door.once import Once
 from chorus_server.api.door.routing import ChorusRoute
 from chorus_server.api.http.parameters import Cursor, Limit
-from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
+from chorus_server.api.http.responses import CREATION_ERRORS, READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
+from chorus_server.api.routes.steering import job_of, may_see, resumed, stopped
 from chorus_server.api.schemas.tuning import JobAnswer, JobPage
 from chorus_server.api.services import Services, acting_store, services_of
-from chorus_server.api.tuning.jobs import job_of, may_see, queue_job, steps_of
+from chorus_server.api.tuning.jobs import queue_job
 from chorus_server.api.tuning.records import job_json, summary_json
 from chorus_server.tuning.document.job import JobDocument
 from prompts_store.jobs.records import Job, JobStatus
@@ -23,11 +25,14 @@ router = APIRouter(route_class=ChorusRoute, tags=["tuning"])
 JobId = Annotated[str, Path(max_length=256, description="Id of a job in the key's tenant.")]
 
 
-@router.post("/v1/tuning/jobs", status_code=201, response_model=JobAnswer, responses=WRITE_ERRORS)
-async def start_job(request: Request, principal: MayTune, body: JobDocument) -> Response:
+@router.post("/v1/tuning/jobs", status_code=201, response_model=JobAnswer, responses=CREATION_ERRORS)
+async def start_job(request: Request, principal: MayTune, body: JobDocument, once: Once) -> Response:
     """Queue a job. The whole document is checked first; rows of data are checked when the job is prepared."""
     services = services_of(request)
-    job = await queue_job(services, acting_store(request), principal, body)
+    job = await once.made(
+        lambda: queue_job(services, acting_store(request), principal, body),
+        lambda made: job_of(services, principal, made, "tuning"),
+    )
     services.wake_jobs()
     return await _queued(services, job, 201)
 
@@ -52,37 +57,28 @@ async def list_jobs(
 @router.get("/v1/tuning/jobs/{job}", response_model=JobAnswer, responses=READ_ERRORS)
 async def show_job(request: Request, principal: MayRead, job: JobId) -> Response:
     """One job."""
-    return json_response(job_json(await job_of(services_of(request), principal, job)))
+    return json_response(job_json(await job_of(services_of(request), principal, job, "tuning")))
 
 
 @router.post("/v1/tuning/jobs/{job}/cancel", response_model=JobAnswer, responses=WRITE_ERRORS)
 async def cancel_job(request: Request, principal: MayTune, job: JobId) -> Response:
     """Cancel a job: at once while it is queued, else as soon as whoever runs it sees the request."""
-    services = services_of(request)
-    library = services.library
-    await job_of(services, principal, job)
-    found = await library.save(
-        acting_store(request).cancel_job, principal.tenant, job, kind="tuning", by=principal.name
-    )
+    found = await stopped(request, principal, job, "tuning", acting_store(request).cancel_job)
+    return json_response(job_json(found))
+
+
+@router.post("/v1/tuning/jobs/{job}/pause", response_model=JobAnswer, responses=WRITE_ERRORS)
+async def pause_job(request: Request, principal: MayTune, job: JobId) -> Response:
+    """Let a job wait, from its next checkpoint on, until it is resumed. Nothing that it did is lost."""
+    found = await stopped(request, principal, job, "tuning", acting_store(request).pause_job)
     return json_response(job_json(found))
 
 
 @router.post("/v1/tuning/jobs/{job}/resume", response_model=JobAnswer, responses=WRITE_ERRORS)
 async def resume_job(request: Request, principal: MayTune, job: JobId) -> Response:
-    """Queue a job again that failed or was cancelled. It goes on from its last checkpoint."""
+    """Queue a job again that failed or was cancelled, or end a pause. It goes on from its last checkpoint."""
     services = services_of(request)
-    known = await job_of(services, principal, job)
-    found = await services.library.save(
-        acting_store(request).resume_job,
-        principal.tenant,
-        job,
-        kind="tuning",
-        by=principal.name,
-        max_unfinished=services.settings.tuning_max_unfinished_jobs,
-        training_steps=await services.text.run(steps_of, known),
-    )
-    services.wake_jobs()
-    return await _queued(services, found)
+    return await _queued(services, await resumed(request, principal, job, "tuning"))
 
 
 async def _queued(services: Services, job: Job, status: int = 200) -> Response:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,13 +13,14 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 
 from chorus_server.api.door.auth import MayWrite
+from chorus_server.api.door.once import Once
 from chorus_server.api.door.upload_route import UploadRoute
 from chorus_server.api.http.bodies import media_type, read_body
 from chorus_server.api.http.json_body import parse_json
 from chorus_server.api.http.json_counts import Counts
 from chorus_server.api.http.multipart import read_multipart
 from chorus_server.api.http.parameters import TaskName, TenantName, owner_of_task
-from chorus_server.api.http.responses import WRITE_ERRORS
+from chorus_server.api.http.responses import CREATION_ERRORS
 from chorus_server.api.inference.answers import json_response
 from chorus_server.api.inference.sampling import check_default_settings
 from chorus_server.api.inference.servable import faults
@@ -28,7 +31,7 @@ from chorus_server.api.services import Services, acting_store, services_of, shar
 from chorus_server.errors import ChorusError, InvalidInputError, ModelMismatchError
 from chorus_server.model.vocabulary import CONTROL_NAME
 from chorus_server.validation import validation_error
-from prompts_store.artifacts import ArtifactLimits, read_artifact
+from prompts_store.artifacts import TASK_INDEX, Artifact, ArtifactLimits, read_artifact
 from prompts_store.errors import StoreError
 from prompts_store.records import BASE_MODEL_NAME, PromptManifest, Published
 from prompts_store.store import PromptStore
@@ -71,6 +74,11 @@ class Upload:
     metadata: UploadMetadata
     form: bool = False
 
+    def digests(self) -> tuple[str, str]:
+        """SHA-256 (hex) of the file and of what is said of it."""
+        said = self.metadata.model_dump_json().encode()
+        return hashlib.sha256(self.file).hexdigest(), hashlib.sha256(said).hexdigest()
+
     @contextmanager
     def naming(self) -> Iterator[None]:
         """Inside the block, errors name where the sender said the thing: the query, the form's metadata, or
@@ -93,17 +101,21 @@ class Upload:
     "/v1/tasks/{task}/versions",
     status_code=201,
     response_model=VersionAnswer,
-    responses={**WRITE_ERRORS, 200: {"model": VersionAnswer, "description": "It was there already."}},
+    responses={**CREATION_ERRORS, 200: {"model": VersionAnswer, "description": "It was there already."}},
     openapi_extra=_BODY,
 )
 async def upload(
     request: Request,
     principal: MayWrite,
     task: TaskName,
+    once: Once,
     template: Annotated[str | None, Query(max_length=16_384, description="Input template.")] = None,
     label: Annotated[list[str] | None, Query(description="Repeat for each label, in order.")] = None,
     settings: Annotated[str | None, Query(max_length=16_384, description="JSON object.")] = None,
     base_fingerprint: Annotated[str | None, Query(max_length=128)] = None,
+    task_index: Annotated[
+        int | None, Query(ge=0, le=2_147_483_647, description="Of a multitask PEFT adapter, from 0.")
+    ] = None,
     lineage: Annotated[str | None, Query(max_length=65_536, description="JSON object.")] = None,
     metrics: Annotated[str | None, Query(max_length=65_536, description="JSON object of numbers.")] = None,
     description: Annotated[str | None, Query(max_length=4096, description="Description of the task.")] = None,
@@ -120,17 +132,24 @@ async def upload(
         "labels": label,
         "settings": _json_object(settings, "settings"),
         "base_fingerprint": base_fingerprint,
+        "task_index": task_index,
         "lineage": _json_object(lineage, "lineage"),
         "metrics": _json_object(metrics, "metrics"),
         "description": description,
     }
     library = services.library
-    await library.read(library.store.check_version_room, owner, task)
+    if await once.known() is None:  # one that comes again may find its tenant full of what it made
+        await library.read(library.store.check_version_room, owner, task)
     sent = await _read(request, {name: value for name, value in query.items() if value is not None})
+    if once.keyed:
+        once.including(*await asyncio.to_thread(sent.digests), whole=True)
     with sent.naming():
         limits = artifact_limits(services, sent.metadata)
-        published, notes, aliases = await library.write(
-            _publish, services, acting_store(request), owner, principal.name, task, sent, limits
+        published, notes, aliases = await once.made(
+            lambda: library.write(
+                _publish, services, acting_store(request), owner, principal.name, task, sent, limits
+            ),
+            lambda made: library.read(_made_before, library.store, owner, made),
         )
     answer = version_json(published.version, aliases)
     answer |= {"created": published.created, "notes": notes}
@@ -166,7 +185,7 @@ def _publish(
     limits: ArtifactLimits,
 ) -> tuple[Published, list[str], dict[str, int]]:
     """Read, check and publish the prompt. Runs on a thread of the store."""
-    artifact = read_artifact(bytes(sent.file), limits=limits)
+    artifact = read_artifact(bytes(sent.file), limits=limits, task_index=sent.metadata.task_index)
     said, found = sent.metadata, artifact.metadata
     settings = said.settings if said.settings is not None else dict(found.settings or {})
     check_default_settings(settings)
@@ -200,11 +219,18 @@ def _publish(
         artifact.values,
         manifest,
         created_by=name,
-        lineage={"format": artifact.format, **_named(found.base_model_name), **(said.lineage or {})},
+        lineage={"format": artifact.format, **_known(artifact), **(said.lineage or {})},
         metrics=said.metrics,
         description=said.description,
     )
     return published, notes, store.aliases(tenant, task)
+
+
+def _made_before(store: PromptStore, tenant: str, made: str) -> tuple[Published, list[str], dict[str, int]]:
+    """The same of a version that the request made when it came before."""
+    task, _, number = made.rpartition("@")
+    version = store.get_version(tenant, task, int(number))
+    return Published(version, created=False), [], store.aliases(tenant, task)
 
 
 def _unservable(services: Services, manifest: PromptManifest) -> list[str]:
@@ -223,8 +249,10 @@ def _unservable(services: Services, manifest: PromptManifest) -> list[str]:
     return [fault.message for fault in found]
 
 
-def _named(base_model_name: str | None) -> dict[str, str]:
-    return {} if base_model_name is None else {BASE_MODEL_NAME: base_model_name}
+def _known(artifact: Artifact) -> dict[str, Any]:
+    """What the file tells of where it comes from."""
+    known = {BASE_MODEL_NAME: artifact.metadata.base_model_name, TASK_INDEX: artifact.task_index}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 async def _read(request: Request, query: dict[str, Any]) -> Upload:

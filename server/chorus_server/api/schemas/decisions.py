@@ -192,21 +192,6 @@ class SystemOneAnswer(AnswerModel):
     usage: SystemUsage
 
 
-class OpenAIErrorDetail(AnswerModel):
-    """What went wrong, in OpenAI's fields."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str
-
-
-class OpenAIError(AnswerModel):
-    """The shape of OpenAI's errors."""
-
-    error: OpenAIErrorDetail
-
-
 class SystemProblem(AnswerModel):
     """One thing that is wrong with the body."""
 

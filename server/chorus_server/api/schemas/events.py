@@ -113,6 +113,18 @@ def job_stream() -> dict[str, Any]:
     return _stream([happened, *ends], _HAPPENED)
 
 
+def chunk_stream(model: type[AnswerModel]) -> dict[str, Any]:
+    """The streamed answer of OpenAI's routes: events without a name."""
+    chunk = _event("", model)
+    del chunk["properties"]["event"]
+    chunk["required"] = ["data"]
+    ref = _REF.format(model=model.__name__)
+    return {
+        "schema": {"type": "string", "description": f"Events whose data is a chunk ({ref}), then [DONE]."},
+        "itemSchema": chunk,
+    }
+
+
 def _event(name: str, model: type[AnswerModel]) -> dict[str, Any]:
     data = {
         "type": "string",

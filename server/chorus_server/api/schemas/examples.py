@@ -71,6 +71,31 @@ DECISIONS: list[dict[str, Any]] = [
     }
 ]
 
+COMPLETIONS: list[dict[str, Any]] = [
+    {"model": "sst2", "prompt": ["a gripping, funny and moving film", "two hours of rain"], "logprobs": 1}
+]
+
+CHAT: list[dict[str, Any]] = [
+    {"model": "sst2", "messages": [{"role": "user", "content": "a gripping, funny and moving film"}]},
+    {
+        "model": "sst2",
+        "messages": [{"role": "user", "content": "a gripping, funny and moving film"}],
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {
+                "name": "mood",
+                "schema": {
+                    "type": "object",
+                    "properties": {"label": {"type": "string", "enum": ["positive", "negative"]}},
+                    "required": ["label"],
+                },
+            },
+        },
+    },
+]
+
+RESPONSES: list[dict[str, Any]] = [{"model": "sst2", "input": "a gripping, funny and moving film"}]
+
 SYSTEM_ONE: list[dict[str, Any]] = [
     {
         "model": "sst2",
@@ -126,6 +151,18 @@ EVALUATION: list[dict[str, Any]] = [
     },
 ]
 
+BATCH: list[dict[str, Any]] = [
+    {"file": "file-0123456789abcdef01234567", "endpoint": "/v1/classify", "metadata": {"run": "nightly"}},
+]
+
+OPENAI_BATCH: list[dict[str, Any]] = [
+    {
+        "input_file_id": "file-0123456789abcdef01234567",
+        "endpoint": "/v1/chat/completions",
+        "completion_window": "24h",
+    },
+]
+
 TUNING_JOB: list[dict[str, Any]] = [
     {
         "task": "sst2",
@@ -147,6 +184,17 @@ TUNING_JOB: list[dict[str, Any]] = [
             {"task": "sst2"},
             {"task": "sst2-b", "recipe": {"learning_rate": 0.1}},
         ],
+    },
+]
+
+FINE_TUNING: list[dict[str, Any]] = [
+    {
+        "model": "base",
+        "training_file": "file-0123456789abcdef01234567",
+        "suffix": "desk",
+        "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3}}},
+        "metadata": {"project": "desk"},
+        "chorus": {"recipe": {"prompt_length": 50}},
     },
 ]
 

@@ -27,6 +27,12 @@ class UploadMetadata(RequestModel):
     base_fingerprint: str | None = Field(
         None, max_length=128, description="Fingerprint of the base model that it was tuned on."
     )
+    task_index: int | None = Field(
+        None,
+        ge=0,
+        le=2_147_483_647,
+        description="Which task's prompt to take of a PEFT adapter of several tasks, counted from 0.",
+    )
     lineage: dict[str, Any] | None = Field(None, description="Where it came from, in any form.")
     metrics: dict[str, float] | None = Field(None, description="Measured values by name.")
     description: str | None = Field(None, max_length=4096, description="Description of the task.")

@@ -45,6 +45,7 @@ class JobSummary(AnswerModel):
     )
     progress: dict[str, Any] = Field(description="Progress from its last `step` event.")
     cancel_requested: bool
+    paused: bool = Field(description="Whether it waits until it is resumed.")
     attempt: int = Field(description="How many times a process started to run it.")
 
 

@@ -23,7 +23,6 @@ from chorus_server.tuning.jobs.stages.sources import allowed_path, check_url
 from prompts_store.grants.rows import unknown
 from prompts_store.jobs.jobs import MAX_SPEC_BYTES
 from prompts_store.jobs.records import Job
-from prompts_store.jobs.rows import unknown_job
 from prompts_store.store import PromptStore
 
 
@@ -77,20 +76,7 @@ def steps_of(job: Job) -> int:
         return 0
 
 
-async def job_of(services: Services, principal: Principal, job: str) -> Job:
-    """A job of the caller's tenant. One that makes what the caller's key may not name is answered as one that
-    is not there.
-
-    Raises:
-        NotFoundError: of the store, `unknown_job`.
-    """
-    found = await services.library.read(services.library.store.get_job, principal.tenant, job, kind="tuning")
-    if not may_see(principal, found):
-        raise unknown_job(job, "tuning")
-    return found
-
-
-def may_see(principal: Principal, job: Job) -> bool:
+def may_see_tuning(principal: Principal, job: Job) -> bool:
     """Whether the caller's key may name all that a job makes."""
     names = [prompt["task"] for prompt in job.spec.get("prompts", ())]
     return all(principal.may_name(name) for name in (*names, *filter(None, [job.spec.get("ensemble_name")])))

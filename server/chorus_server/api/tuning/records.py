@@ -13,6 +13,9 @@ from chorus_server.tuning.document.earlier_names import (
 from prompts_store.files.records import DataFile
 from prompts_store.jobs.records import Job, JobEvent
 
+_PRIVATE = ("key", "tasks")
+"""Of a spec: by which key a job asks, which is nobody's business who sees the job."""
+
 
 def file_json(file: DataFile) -> dict[str, Any]:
     """One file."""
@@ -39,6 +42,7 @@ def summary_json(job: Job) -> dict[str, Any]:
         "error": job.error,
         "progress": renamed_progress(job.progress),
         "cancel_requested": job.cancel_requested,
+        "paused": job.paused,
         "attempt": job.attempt,
     }
 
@@ -46,6 +50,19 @@ def summary_json(job: Job) -> dict[str, Any]:
 def job_json(job: Job) -> dict[str, Any]:
     """One job in full."""
     return {**summary_json(job), "spec": renamed_spec(job.spec), "result": renamed_result(job.result)}
+
+
+def any_job_summary(job: Job) -> dict[str, Any]:
+    """A job of any kind in a list."""
+    summary = summary_json(job)
+    del summary["tasks"]
+    return {"id": summary.pop("id"), "kind": job.kind, **summary}
+
+
+def any_job_json(job: Job) -> dict[str, Any]:
+    """One job of any kind in full."""
+    spec = {name: value for name, value in renamed_spec(job.spec).items() if name not in _PRIVATE}
+    return {**any_job_summary(job), "spec": spec, "result": renamed_result(job.result)}
 
 
 def event_json(event: JobEvent) -> dict[str, Any]:

@@ -7,7 +7,7 @@ large, the disk is full), its bytes are removed before the answer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from chorus_server.api.http.multipart import Form
 from chorus_server.api.library.resolve import PromptLibrary
 from chorus_server.api.services import acting_store
 from chorus_server.errors import InvalidInputError, TooLargeError
-from prompts_store.files.records import DataFile
+from prompts_store.files.records import DataFile, FilePurpose
 from prompts_store.files.writing import FileWriter
 
 T = TypeVar("T")
@@ -29,6 +29,7 @@ BUFFER_BYTES = 1 << 20
 """Bytes collected before a thread of the store writes them."""
 
 _FORM_BYTES = 64 << 10  # the form's own lines around the file
+_PART_BYTES = 256  # of a part that is not the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,19 @@ class Sender:
     Attributes:
         name: the file's name, if the query gives one.
         max_bytes: the largest file accepted.
+        repeats: whether it may have been uploaded before; if so, only the store says if there is room.
+        parts: names of further parts of the form, which may come before the file or after it.
+        purpose_of: makes of their texts what the file is for; it refuses by raising. Asked as the file
+            begins, with what came before it, and once more at its end.
     """
 
     tenant: str
     created_by: str
     name: str | None
     max_bytes: int
+    repeats: bool = False
+    parts: tuple[str, ...] = ()
+    purpose_of: Callable[[Mapping[str, str], bool], FilePurpose] = lambda parts, whole: "fine-tune"
 
 
 async def receive_file(
@@ -60,6 +68,7 @@ async def receive_file(
         InvalidInputError: the file has no name, there is no file, or the content type is neither bytes nor a
             form.
         LimitError: the tenant may keep no more; before the file comes, if its Content-Length says so.
+        MadeBefore: of the store, see `creating`.
         StoreError: the name is not valid, or the disk failed.
         ClientDisconnect: the caller left.
     """
@@ -70,13 +79,24 @@ async def receive_file(
             field="content-type",
             code="unsupported_media_type",
         )
-    form = Form(request.headers["content-type"], ("file",)) if kind == "multipart/form-data" else None
+    names = ("file", *sender.parts)
+    form = Form(request.headers["content-type"], names) if kind == "multipart/form-data" else None
+    parts: dict[str, bytearray] = {name: bytearray() for name in sender.parts}
+
+    def purpose(whole: bool) -> FilePurpose:
+        # A part has begun before its text is here, if both came in one piece with the file's end.
+        begun = form.begun if form is not None and whole else [name for name in parts if parts[name]]
+        texts = {name: text.decode("utf-8", "replace") for name, text in parts.items() if name in begun}
+        return sender.purpose_of(texts, whole)
+
     if declares_more(request, sender.max_bytes + (_FORM_BYTES if form else 0)):
         raise _too_large(sender.max_bytes)
     least = max(1, declared_bytes(request) - (_FORM_BYTES if form else 0))
-    await library.read(library.store.check_file_room, sender.tenant, least)
-    async with aclosing(_pieces(request, form, sender.max_bytes)) as pieces:
+    if not sender.repeats:
+        await library.read(library.store.check_file_room, sender.tenant, least)
+    async with aclosing(_pieces(request, form, sender.max_bytes, parts)) as pieces:
         first = await anext(pieces, b"")
+        purpose(False)
         name = sender.name if sender.name is not None else form.filename if form else None
         if name is None:
             raise InvalidInputError(
@@ -91,11 +111,14 @@ async def receive_file(
             await incoming.write(first)
             async for piece in pieces:
                 await incoming.write(piece)
-            return await incoming.commit()
+            return await incoming.commit(purpose(True))
 
 
-async def _pieces(request: Request, form: Form | None, max_bytes: int) -> AsyncGenerator[bytes, None]:
-    """The file's bytes. The first of them come once its name is known."""
+async def _pieces(
+    request: Request, form: Form | None, max_bytes: int, parts: Mapping[str, bytearray]
+) -> AsyncGenerator[bytes, None]:
+    """The file's bytes. The first of them come once its name is known. The other parts of a form are put
+    into `parts`."""
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
@@ -104,8 +127,13 @@ async def _pieces(request: Request, form: Form | None, max_bytes: int) -> AsyncG
         if form is None:
             yield chunk
             continue
-        for _, piece in form.feed(chunk):
-            yield piece
+        for name, piece in form.feed(chunk):
+            if name not in parts:
+                yield piece
+            elif len(parts[name]) + len(piece) > _PART_BYTES:
+                raise InvalidInputError(f"It has more than {_PART_BYTES} bytes.", field=name)
+            else:
+                parts[name].extend(piece)
     if form is not None:
         form.finish()
 
@@ -131,8 +159,9 @@ class _Incoming:
         if not room or len(self._buffer) >= BUFFER_BYTES:
             await self._flush()
 
-    async def commit(self) -> DataFile:
+    async def commit(self, purpose: FilePurpose) -> DataFile:
         await self._flush()
+        self._writer.purpose = purpose
         if not self._received:
             raise InvalidInputError("The file is empty: send its bytes.", field="file", code="empty_file")
         return await self._run(self._writer.commit)

@@ -53,7 +53,7 @@ class KeptPrograms:
 
     Args:
         folder: created if it does not exist.
-        tell: called with a sentence about an entry that cannot be used.
+        tell: called with a sentence about an entry that cannot be used, and once if none can be written.
         code: digest of everything that programs are made from.
     """
 
@@ -63,6 +63,7 @@ class KeptPrograms:
         self._around = f"{code or code_digest()}\n{_surroundings()}"
         self._lock = threading.Lock()
         self._found = 0
+        self._told = False
 
     @property
     def found(self) -> int:
@@ -98,9 +99,17 @@ class KeptPrograms:
             payload = zlib.compress(serialize_executable.serialize(executable)[0], _FAST)
         except Exception:  # not every platform, nor every program, can be written down
             return
-        with contextlib.suppress(OSError):  # a full disk costs the next start some time
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, _MAGIC + hashlib.sha256(payload).digest() + payload)
+        except OSError as error:  # it costs the next start some time
+            with self._lock:
+                told, self._told = self._told, True
+            if not told:
+                self._tell(
+                    f"compiled programs cannot be kept in {self._folder} ({error.strerror or error}): the "
+                    "next start compiles them again; check the folder's disk and whose it is"
+                )
 
     def _path(self, program: Program) -> Path | None:
         described = description(program)

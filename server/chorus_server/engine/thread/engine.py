@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -296,7 +297,7 @@ class Engine:
         seconds = request.origin.deadline_seconds
         if seconds is None:
             seconds = self._config.default_deadline_seconds
-        deadline = None if seconds is None else now + seconds
+        deadline = None if seconds is None or math.isinf(seconds) else now + seconds
         handle = RequestHandle(request.origin.request_id, lambda error: self._give_up(ticket, error))
         ticket = Ticket(request, fit, handle, next(self._numbers), now, deadline)
         return ticket

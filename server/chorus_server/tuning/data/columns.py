@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from chorus_server.errors import InvalidInputError
+from chorus_server.tuning.data.conversations import HISTORY, SYSTEM, is_conversation
 from chorus_server.tuning.data.cutting import Truncation
 from chorus_server.tuning.data.examples import TextRow
 from chorus_server.tuning.document.prompt import PromptDocument
@@ -65,7 +66,7 @@ def answers_of(prompt: PromptDocument, row: int, record: Mapping[str, Any], *, f
 
 def _text(record: Mapping[str, Any], column: str, place: str, field: str) -> str:
     text = _plain(_value(record, column, place, field), column, place, field)
-    if not text.strip():
+    if not text.strip() and not (column in (SYSTEM, HISTORY) and is_conversation(record)):
         raise _refused(f"{place}: the column {shown(column)} is empty", field)
     return text
 

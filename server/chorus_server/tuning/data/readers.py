@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, NoReturn, get_args
 
 from chorus_server.errors import InvalidInputError
 from chorus_server.strict_json import parse_strictly
+from chorus_server.tuning.data.conversations import ConversationError, earlier_targets, with_columns
 from chorus_server.tuning.data.parquet import TooLargeToUnpackError, parquet_rows
 from chorus_server.tuning.document.data import Format
 from prompts_store.text import shown
@@ -62,7 +63,8 @@ def read_rows(
     field: str = "data",
     warn: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Record]:
-    """The rows of a file.
+    """The rows of a file. Those of messages, or of a prompt and completion, get columns, see
+    `conversations`.
 
     Args:
         field: the document's field for the file, such as `data.train`, for errors.
@@ -70,17 +72,30 @@ def read_rows(
 
     Raises:
         InvalidInputError: `invalid_data`, with the row: no such file, unknown ending, not UTF-8, a row too
-            long or malformed, a header that names a column twice, or Parquet without the `parquet` extra.
+            long or malformed, a header that names a column twice, messages that cannot be learned, or Parquet
+            without the `parquet` extra.
     """
     options = options or ReadOptions()
     source = _Source(path, options, field, warn)
     readers: dict[Format, Callable[[_Source], Iterator[Record]]] = {
         "jsonl": _jsonl, "csv": _delimited, "tsv": _delimited, "parquet": _parquet,
     }  # fmt: skip
-    for count, record in enumerate(readers[source.format](source), start=1):
+    several = first = 0
+    for count, (row, record) in enumerate(readers[source.format](source), start=1):
         if count > options.max_rows:
             source.refuse(f"has more than {options.max_rows} rows")
-        yield record
+        try:
+            yield row, with_columns(record)
+        except ConversationError as error:
+            source.refuse(str(error), row)
+        if earlier_targets(record):
+            several, first = several + 1, first or row
+    if several:
+        warn(
+            f"{source.name}: {several} rows have several messages of the assistant (the first is row "
+            f"{first}): only the last of a row is learned, those before it are its history, as if they had a "
+            "weight of 0"
+        )
 
 
 def file_digest(path: Path) -> str:

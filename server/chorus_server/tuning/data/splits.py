@@ -10,10 +10,12 @@ from pathlib import Path
 
 from chorus_server.errors import InvalidInputError
 from chorus_server.tuning.data.columns import text_row
+from chorus_server.tuning.data.conversations import HISTORY, SYSTEM, is_conversation
 from chorus_server.tuning.data.examples import TextRow, row_numbers
 from chorus_server.tuning.data.readers import ReadOptions, file_digest, read_rows
 from chorus_server.tuning.document.prompt import PromptDocument
 from prompts_store.digests import canonical_json
+from prompts_store.tasks.template import parse_template
 
 _SHOWN_LABELS = 5
 _ROWS_A_LOOK = 1_000
@@ -57,10 +59,19 @@ def load_split(
     field = f"data.{name}"
     rows: list[TextRow] = []
     odd: list[str] = []
+    unread = dict.fromkeys({SYSTEM, HISTORY} - _columns_of(prompt), 0)
     for row, record in read_rows(path, options, field=field, warn=odd.append):
         if len(rows) % _ROWS_A_LOOK == 0:
             interrupt()
         rows.append(text_row(prompt, row, record, field=field))
+        for column in unread:
+            unread[column] += bool(is_conversation(record) and record[column])
+    odd += [
+        f"{count} rows of the {name} split have a {column} that the template does not use; it can take "
+        f"{{{column}}}"
+        for column, count in sorted(unread.items())
+        if count
+    ]
     warnings = (*odd, *check_rows(name, rows, labels))
     return Split(name, tuple(rows), warnings, file_digest(path))
 
@@ -122,6 +133,11 @@ def overlap_warnings(train: Split, others: Sequence[Split]) -> tuple[str, ...]:
                 f"{len(seen)} rows of the {split.name} split are in train too (rows {row_numbers(seen)})"
             )
     return tuple(warnings)
+
+
+def _columns_of(prompt: PromptDocument) -> set[str]:
+    """The columns that the prompt's template reads."""
+    return {prompt.columns.get(name, name) for name in parse_template(prompt.template).fields}
 
 
 def _content_key(row: TextRow, seed: int) -> bytes:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from chorus_server.errors import InvalidInputError
-from chorus_server.tuning.document.fields import MAX_ITEMS, PRINTABLE, FieldPaths, refuse
+from chorus_server.tuning.document.fields import MAX_ITEMS, PRINTABLE, FieldPaths, ShortText, refuse
 from chorus_server.tuning.document.prompt import PromptDocument
 from chorus_server.tuning.document.recipe import SHARED
 from prompts_store.errors import InvalidError
@@ -23,6 +23,11 @@ from prompts_store.names import check_name
 
 MAX_PROMPTS = 64
 """Most prompts of one job: they share every dispatch."""
+
+MAX_NOTES = 32
+"""Most notes in `metadata`."""
+
+_Note = Annotated[str, Field(max_length=512), PRINTABLE]
 
 
 class JobDocument(PromptDocument):
@@ -34,6 +39,7 @@ class JobDocument(PromptDocument):
         "columns": MAX_ITEMS,
         "target_texts": MAX_ITEMS,
         "column_names": MAX_ITEMS,
+        "metadata": MAX_NOTES,
     }
     long_texts: ClassVar[Collection[str] | None] = None
 
@@ -69,6 +75,9 @@ class JobDocument(PromptDocument):
     base_fingerprint: Annotated[str, Field(min_length=1, max_length=128), PRINTABLE] | None = Field(
         None, description="Fingerprint of a base model; the job is refused on any other."
     )
+    metadata: Annotated[dict[ShortText, _Note], Field(max_length=MAX_NOTES)] = Field(
+        default_factory=dict, description="Your own notes, kept with the job."
+    )
 
     @staticmethod
     def from_json(document: Any) -> JobDocument:
@@ -103,6 +112,7 @@ class JobDocument(PromptDocument):
             ensemble_name=name,
             promote=self.promote,
             base_fingerprint=self.base_fingerprint,
+            metadata=self.metadata,
         )
 
     @property

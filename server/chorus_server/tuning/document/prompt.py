@@ -69,6 +69,11 @@ class PromptDocument(DocumentModel):
     labels: TextList = Field(
         default=(), description="The answers of a classification task, in order; none for free text."
     )
+    labels_from_data: bool = Field(
+        False,
+        description="Make the answers of the train split the labels, if it has 2 to 20 different ones, each "
+        "at least twice and together at most a tenth of its rows. Else it stays free text.",
+    )
     metrics: tuple[Text, ...] = Field(
         default_factory=tuple,
         strict=False,
@@ -118,9 +123,11 @@ class PromptDocument(DocumentModel):
             InvalidInputError: a field is missing, or values do not go together.
         """
         self._check_texts(at)
-        metrics = self.metrics or (("accuracy",) if self.labels else ("exact_match",))
+        # Of labels from data the metrics are known once it was read, see `with_labels`.
+        metrics = self.metrics if self.labels_from_data else self.metrics or _metrics_of(self.labels)
         with _naming(at("metrics")):
-            check_metrics(metrics, self.labels)
+            if metrics or not self.labels_from_data:
+                check_metrics(metrics, self.labels)
         if self.initial_prompt is not None:
             with _naming(at("initial_prompt")):
                 parse_reference(self.initial_prompt, tenant="default", field="initial_prompt")
@@ -132,6 +139,14 @@ class PromptDocument(DocumentModel):
         index = self.index if self.sent("index") else place
         return self.model_copy(update={"index": index, "metrics": metrics, "recipe": self._recipe(at)})
 
+    def with_labels(self, labels: tuple[str, ...]) -> PromptDocument:
+        """The completed prompt of a job that takes its labels from data, with those that were found: none
+        for free text."""
+        changes: dict[str, Any] = {"labels": labels, "metrics": self.metrics or _metrics_of(labels)}
+        if not labels and self.recipe.initialiser == "class_labels":
+            changes["recipe"] = self.recipe.changed(initialiser="sampled_vocabulary")
+        return self.model_copy(update=changes)
+
     def _check_texts(self, at: FieldPaths) -> None:
         if not self.task:
             refuse("is required", at("task"), code="missing_field")
@@ -142,6 +157,10 @@ class PromptDocument(DocumentModel):
         if len(self.labels) == 1:
             message = "has only one label: name two or more, or none for free text"
             refuse(message, at("labels"))
+        if self.labels and self.labels_from_data:
+            refuse(
+                "is for a prompt whose labels are not named; leave one of the two out", at("labels_from_data")
+            )
         with _naming(at("template")):
             known = parse_template(self.template).fields
         for name in self.columns:
@@ -170,7 +189,7 @@ class PromptDocument(DocumentModel):
                 message = "is existing_prompt, which goes with an initial_prompt: name the one to start from"
                 refuse(message, at("recipe", "initialiser"))
             refuse("goes with the initialiser 'existing_prompt', and only with it", at("initial_prompt"))
-        if recipe.initialiser == "class_labels" and not self.labels:
+        if recipe.initialiser == "class_labels" and not (self.labels or self.labels_from_data):
             refuse("is class_labels, and the prompt has no labels", at("recipe", "initialiser"))
         return recipe
 
@@ -179,7 +198,11 @@ class PromptDocument(DocumentModel):
             return "existing_prompt"
         if self.recipe.initialiser_text is not None:
             return "text"
-        return "class_labels" if self.labels else "sampled_vocabulary"
+        return "class_labels" if self.labels or self.labels_from_data else "sampled_vocabulary"
+
+
+def _metrics_of(labels: tuple[str, ...]) -> tuple[str, ...]:
+    return ("accuracy",) if labels else ("exact_match",)
 
 
 @contextmanager

@@ -27,7 +27,10 @@ ROUTES = {
     for method in route.methods
 }
 OPEN = {("GET", "/healthz"), ("GET", "/readyz")}
-CHANGES = {(method, path) for method, path in ROUTES if method != "GET"}
+REFUSED = {("POST", "/v1/embeddings")}
+"""Whoever asks."""
+
+CHANGES = {(method, path) for method, path in ROUTES if method != "GET"} - REFUSED
 BINARY = {"content-type": "application/octet-stream"}
 
 FOREIGN = [
@@ -77,6 +80,7 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
     for seed in (1, 2):
         api.push("a", seed=seed, labels=["good", "bad"])
         api.push("b", seed=seed, labels=["good", "bad"])
+    api.push("of_openai")
     api.http.put("/v1/tasks/a/aliases/live", json={"version": 2})
     for policy in ("refuse", "base"):
         api.post("/v1/packs/p/versions", {"questions": {"q": {"task": "a"}}, "unknown_questions": policy})
@@ -84,7 +88,7 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
     content = b"text\tlabel\ngood\tyes\nbad\tno\n"
     files = [
         api.http.post("/v1/files", params={"name": f"{n}.tsv"}, content=content, headers=BINARY).json()["id"]
-        for n in range(2)
+        for n in range(3)
     ]
     job = {
         "task": "a",
@@ -92,11 +96,14 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
         "labels": ["no", "yes"],
         "recipe": {"prompt_length": 3, "steps": 10, "batch_size": 4},
     }
-    made = api.post("/v1/tuning/jobs", job).json()["id"]
+    made, tuned = (api.post("/v1/tuning/jobs", job).json()["id"] for _ in range(2))
     calibration = {"file": files[0], "labels": ["no", "yes"]}
     calibrated = api.post("/v1/tasks/a/versions/1/calibrations", calibration).json()["id"]
     evaluation = {"subjects": [{"task": "a"}], "file": files[0], "labels": ["no", "yes"]}
     evaluated = api.post("/v1/evaluations", evaluation).json()["id"]
+    batch = {"file": files[0], "endpoint": "/v1/classify"}
+    batches = [api.post("/v1/batches", batch).json()["id"] for _ in range(2)]
+    openai_batch = {"input_file_id": files[0], "endpoint": "/v1/classify"}
     tasks, versions = "/v1/tasks/{task}", "/v1/tasks/{task}/versions"
     return {
         ("POST", "/v1/generate"): ("/v1/generate", {"json": {"task": "a", "input": "x"}}),
@@ -117,6 +124,13 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
                 }
             },
         ),
+        ("POST", "/v1/completions"): ("/v1/completions", {"json": {"model": "a", "prompt": "x"}}),
+        ("POST", "/v1/chat/completions"): (
+            "/openai/v1/chat/completions",
+            {"json": {"model": "a", "messages": [{"role": "user", "content": "x"}]}},
+        ),
+        ("POST", "/v1/responses"): ("/openai/v1/responses", {"json": {"model": "a", "input": "x"}}),
+        ("DELETE", "/v1/models/{model:path}"): ("/openai/v1/models/of_openai", {}),
         ("POST", "/v1/systemone"): (
             "/v1/systemone",
             {
@@ -163,9 +177,33 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
         ("POST", "/v1/tuning/jobs"): ("/v1/tuning/jobs", {"json": job}),
         ("POST", "/v1/tuning/jobs/{job}/cancel"): (f"/v1/tuning/jobs/{made}/cancel", {}),
         ("POST", "/v1/tuning/jobs/{job}/resume"): (f"/v1/tuning/jobs/{made}/resume", {}),
+        ("POST", "/v1/tuning/jobs/{job}/pause"): (f"/v1/tuning/jobs/{tuned}/pause", {}),
+        ("POST", "/v1/fine_tuning/jobs"): (
+            "/openai/v1/fine_tuning/jobs",
+            {"json": {"model": "base", "training_file": files[0]}},
+        ),
+        **{
+            ("POST", f"/v1/fine_tuning/jobs/{{job}}/{verb}"): (
+                f"/openai/v1/fine_tuning/jobs/{tuned}/{verb}",
+                {},
+            )
+            for verb in ("resume", "pause", "cancel")
+        },
+        ("POST", "/openai/v1/files"): (
+            "/openai/v1/files",
+            {"data": {"purpose": "batch"}, "files": {"file": ("d.jsonl", content)}},
+        ),
+        ("DELETE", "/openai/v1/files/{file}"): (f"/openai/v1/files/{files[2]}", {}),
         ("POST", "/v1/evaluations"): ("/v1/evaluations", {"json": evaluation}),
         ("POST", "/v1/evaluations/{evaluation}/cancel"): (f"/v1/evaluations/{evaluated}/cancel", {}),
         ("POST", "/v1/evaluations/{evaluation}/resume"): (f"/v1/evaluations/{evaluated}/resume", {}),
+        ("POST", "/v1/jobs/{job}/cancel"): (f"/v1/jobs/{made}/cancel", {}),
+        ("POST", "/v1/jobs/{job}/resume"): (f"/v1/jobs/{made}/resume", {}),
+        ("POST", "/v1/batches"): ("/v1/batches", {"json": batch}),
+        ("POST", "/v1/batches/{batch}/cancel"): (f"/v1/batches/{batches[0]}/cancel", {}),
+        ("POST", "/v1/batches/{batch}/resume"): (f"/v1/batches/{batches[0]}/resume", {}),
+        ("POST", "/openai/v1/batches"): ("/openai/v1/batches", {"json": openai_batch}),
+        ("POST", "/openai/v1/batches/{batch}/cancel"): (f"/openai/v1/batches/{batches[1]}/cancel", {}),
         ("POST", "/v1/tenants"): ("/v1/tenants", {"json": {"name": "acme"}}),
         ("PATCH", "/v1/tenants/{tenant}"): ("/v1/tenants/acme", {"json": {"weight": 2.0}}),
         ("POST", "/v1/tenants/{tenant}/suspend"): ("/v1/tenants/acme/suspend", {}),
@@ -193,7 +231,7 @@ def revoke_all(api: ApiServer) -> None:
 
 def state(api: ApiServer) -> dict[str, Any]:
     """Everything that is kept, and how much work was done."""
-    pages = ["/v1/tasks", "/v1/ensembles", "/v1/packs", "/v1/files", "/v1/tuning/jobs", "/v1/evaluations"]
+    pages = ["/v1/tasks", "/v1/ensembles", "/v1/packs", "/v1/files", "/v1/jobs"]
     pages += [f"/v1/tasks/{task}/{part}" for task in "ab" for part in ("versions", "aliases")]
     return {page: api.http.get(page).json() for page in pages} | {"steps": api.engine.stats().steps}
 

@@ -64,6 +64,7 @@ def many(count: int) -> dict[str, tuple[str, Any]]:
     labels = [f"good {first}{second}" for first in "abcdefghijklmnop" for second in "abcdefghijklmnop"]
     settings = {"temperature": 0.5, "top_k": 3, "top_p": 0.9, "seed": 1, "max_new_tokens": 2, "stop": ["x"]}
     item = {"task": None, "input": "good", "logprobs": True}
+    message = {"role": "user", "content": [{"type": "text", "text": "a"}] * 30}
     return {
         "inputs": ("/v1/generate", {"task": None, "inputs": texts, "max_new_tokens": 1}),
         "stream": ("/v1/generate", {"task": None, "inputs": texts, "max_new_tokens": 1, "stream": True}),
@@ -85,6 +86,12 @@ def many(count: int) -> dict[str, tuple[str, Any]]:
             "/v1/generate",
             {"task": None, "inputs": ["good film " * 80] * count, "truncate": True, "max_new_tokens": 1},
         ),
+        "prompts": ("/v1/completions", {"model": "a", "prompt": texts, "max_tokens": 1, "logprobs": 2}),
+        "streamed prompts": (
+            "/v1/completions",
+            {"model": "a", "prompt": texts, "max_tokens": 1, "echo": True, "stream": True},
+        ),
+        "messages": ("/v1/chat/completions", {"model": "a", "messages": [message] * 4 * count}),
         "members": ("/v1/ensemble", {"tasks": ["a"] * 16, "inputs": ["good"] * (count // 16)}),
     }
 

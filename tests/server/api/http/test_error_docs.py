@@ -36,6 +36,7 @@ CODES_OF_A_JOB = (
     _SERVER / "jobs",
     _SERVER / "api" / "calibration",
     _SERVER / "api" / "evaluation",
+    _SERVER / "api" / "batch",
 )
 
 

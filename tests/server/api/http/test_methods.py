@@ -31,7 +31,9 @@ def taken(path: str) -> list[str]:
 
 
 def url_of(path: str) -> str:
-    return path.replace("{n}", "1").replace("{calibration}", "1").replace("{", "").replace("}", "")
+    for name, value in ((":path", ""), ("{n}", "1"), ("{calibration}", "1"), ("{", ""), ("}", "")):
+        path = path.replace(name, value)
+    return path
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -46,7 +48,8 @@ def test_a_405_lists_every_method_of_the_path(api: ApiServer, path: str) -> None
 
 @pytest.fixture(scope="module")
 def stocked(api: ApiServer) -> ApiServer:
-    api.push("task", labels=["good", "bad"])
+    for task in ("task", "model"):
+        api.push(task, labels=["good", "bad"])
     api.post("/v1/ensembles/name/versions", {"tasks": ["task"]})
     api.post("/v1/packs/name/versions", {"questions": {"q": {"task": "task"}}})
     api.store.calibrate("default", "task", 1, example_calibration())
@@ -62,7 +65,7 @@ def test_head_answers_as_get_without_the_body(stocked: ApiServer, path: str) -> 
     shown = [{k: v for k, v in answer.headers.items() if k not in varying} for answer in (get, head)]
     assert shown[0] == shown[1]
     assert head.headers["content-length"] != "0"
-    made = ("{file}", "{job}", "{evaluation}", "{calibration_job}", "{key}", "{tenant}")
+    made = ("{file}", "{job}", "{evaluation}", "{batch}", "{calibration_job}", "{key}", "{tenant}")
     random = any(name in path for name in made)
     assert get.status_code == 200 or random
 

@@ -72,6 +72,7 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "generate": ("/v1/generate", {"task": "t"}),
     "stream": ("/v1/generate", {"task": "t", "stream": True}),
     "ensemble": ("/v1/ensemble", {"tasks": ["t"]}),
+    "responses": ("/v1/responses", {"model": "t"}),
 }
 
 

@@ -40,12 +40,15 @@ def wait_for_cancelled(api: ApiServer, count: int) -> bool:
 
 @pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("path", ["/v1/generate", "/v1/completions"])
 def test_a_client_that_leaves_frees_everything(
-    gated: ApiServer, gate: Gate, stream: bool, reset: bool
+    gated: ApiServer, gate: Gate, path: str, stream: bool, reset: bool
 ) -> None:
     gate.close()
-    body = {"task": None, "inputs": ["good", "a film", "is it warm"], "max_new_tokens": 8, "stream": stream}
-    client = send(gated, "/v1/generate", body)
+    texts = ["good", "a film", "is it warm"]
+    native = {"task": None, "inputs": texts, "max_new_tokens": 8}
+    theirs = {"model": "base", "prompt": texts, "max_tokens": 8}
+    client = send(gated, path, {**(native if path == "/v1/generate" else theirs), "stream": stream})
     assert gate.waiting.wait(300)
     if reset:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -9,13 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from chorus_server.api.inference.calls import Call, prepared_items
 from chorus_server.api.inference.items import Item
 from chorus_server.api.inference.ranking import score_requests, scores_of
+from chorus_server.api.inference.submit import outcomes
 from chorus_server.api.jobs.attempt import EngineAttempt
-from chorus_server.api.jobs.patience import patient_outcomes
 from chorus_server.api.services import Services
-from chorus_server.errors import ChorusError
+from chorus_server.engine.requests import Origin, ScoreRequest
+from chorus_server.errors import ChorusError, DeadlineExceededError
 from chorus_server.jobs_wiring import start_engine_jobs
 from chorus_server.model.vocabulary import Vocabulary
 from prompts_store.errors import StoreError
@@ -23,7 +26,7 @@ from prompts_store.jobs.records import OVER, Job
 from prompts_store.store import PromptStore
 from prompts_store.tenants.limits import TenantLimits
 from prompts_store.testing import FakeClock, file_bytes
-from tests.server.api.api_harness import FINGERPRINT, ApiServer, Gate, eventually, gated_server
+from tests.server.api.api_harness import FINGERPRINT, ApiServer, Gate, counted, eventually, gated_server
 
 TEXTS = ["good film", "bad movie", "funny", "moving", "two hours", "waste", "the sky", "warm rain", "sport"]
 LABELS = ["yes", "no"]
@@ -55,7 +58,7 @@ class Scoring:
         items = [Item(None, text.encode(), "row") for text in texts]
         async with prepared_items(call, items) as prepared:
             requests = await score_requests(call, prepared, LABELS, sent=True)
-            found = [scores_of(outcome) for outcome in await patient_outcomes(call, requests)]
+            found = [scores_of(outcome) for outcome in await outcomes(call.submit, requests)]
         lines = []
         for text, scores in zip(texts, found, strict=True):
             assert not isinstance(scores, ChorusError), scores
@@ -105,6 +108,11 @@ def test_a_job_asks_as_a_batch_and_leaves_a_file(data_dir: Path, vocabulary: Voc
         assert [event.data["rows"] for event in events if event.kind == "rows"] == [2, 4, 6, 8, 9]
         assert job.progress["settled"] == {"matrix_dtype": "float32"}
         assert not list((data_dir / "jobs").glob("*/*")), "nothing is left of it"
+        counts = {"runs": 1, "rows": len(TEXTS)}
+        for name, number in counts.items():
+            assert counted(api, f"chorus_jobs_{name}_total", kind="evaluation") == number
+        ended = {"kind": "evaluation", "ending": "succeeded"}
+        assert counted(api, "chorus_jobs_runs_ended_total", **ended) == 1
 
 
 def test_a_job_of_other_matrices_is_left(data_dir: Path, vocabulary: Vocabulary) -> None:
@@ -212,6 +220,16 @@ def test_a_job_waits_where_a_caller_is_refused(data_dir: Path, vocabulary: Vocab
         api.services.callers.forget()
         refused = api.post("/v1/classify", {"task": None, "inputs": TEXTS[:2], "labels": LABELS})
         assert refused.status_code == 429, "the control: a caller is refused"
+        with working(api.services, Scoring()):
+            job = over(api.store, queue(api.store))
+        assert job.status == "succeeded", job.error
+
+
+def test_a_job_has_no_deadline(data_dir: Path, vocabulary: Vocabulary) -> None:
+    """Not even that of requests which set none."""
+    with ApiServer(data_dir, vocabulary, config={"default_deadline_seconds": 1e-9}) as api:
+        with pytest.raises(DeadlineExceededError):  # the control
+            api.engine.submit(ScoreRequest(Origin("one"), ((5, 1),), ((6, 1),))).wait(300)
         with working(api.services, Scoring()):
             job = over(api.store, queue(api.store))
         assert job.status == "succeeded", job.error

@@ -21,6 +21,7 @@ from chorus_server.api.schemas.prompts import (
     VersionPage,
 )
 from prompts_store.artifacts import ArtifactLimits, read_artifact, write_artifact
+from tests.faults.artifact_builders import VALUES, P, of_tasks
 from tests.server.api.api_harness import FINGERPRINT, WIDTH, ApiServer, artifact, error_of, prompt
 
 BINARY = {"content-type": "application/octet-stream"}
@@ -229,6 +230,25 @@ def test_a_bad_file_is_a_400_with_its_reason_and_stores_nothing(api: ApiServer, 
     assert api.http.get("/v1/tasks/refused").status_code == 404
 
 
+def test_a_task_of_a_multitask_adapter_becomes_a_version(api: ApiServer) -> None:
+    multitask = of_tasks(
+        columns=np.ones((2, P, 1), np.float32),
+        rows=np.stack([np.full((1, WIDTH), 2), np.full((1, WIDTH), 3)]).astype(np.float32),
+        config={"num_tasks": 2, "num_ranks": 1},
+    )
+    path = "/v1/tasks/folded/versions"
+    answer = api.http.post(path, content=multitask, headers=BINARY)
+    assert (answer.status_code, error_of(answer)["code"], error_of(answer)["field"]) == (
+        400, "peft_task", "file",
+    )  # fmt: skip
+    for index, factor in enumerate((2, 3)):
+        answer = api.http.post(path, content=multitask, headers=BINARY, params={"task_index": index})
+        assert answer.status_code == 201, answer.text
+        assert (answer.json()["lineage"]["task_index"], answer.json()["version"]) == (index, index + 1)
+        stored = api.http.get(f"{path}/{index + 1}/artifact", params={"format": "npy"}).content
+        assert np.load(io.BytesIO(stored)).tobytes() == (VALUES * np.float32(factor)).tobytes()
+
+
 @pytest.mark.parametrize(
     ("metadata", "field"),
     [
@@ -242,6 +262,8 @@ def test_a_bad_file_is_a_400_with_its_reason_and_stores_nothing(api: ApiServer, 
         ({"metrics": {"accuracy": "high"}}, "metrics.accuracy"),
         ({"lineage": [1]}, "lineage"),
         ({"base_fingerprint": "0" * 64}, "base_fingerprint"),
+        ({"task_index": 0}, "task_index"),
+        ({"task_index": -1}, "task_index"),
         ({"colour": "red"}, "colour"),
     ],
 )

@@ -155,11 +155,19 @@ def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
     assert KeptPrograms(tmp_path, told.append).load(_program()) is None and len(told) == 1
 
 
-def test_a_folder_that_cannot_be_written_costs_only_the_next_start(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_costs_only_the_next_start_and_is_told_once(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_bytes(b"")
-    compiled = compile_all([_program()], kept=KeptPrograms(blocked / "programs"))
+    told: list[str] = []
+    wanted = [_program(), _program(5, name="another")]
+    compiled = compile_all(wanted, kept=KeptPrograms(blocked / "programs", told.append))
     np.testing.assert_array_equal(compiled["scaled"](np.ones(3, np.float32)), np.full(3, 3.0))
+    assert len(told) == 1 and told[0].startswith(
+        f"compiled programs cannot be kept in {blocked / 'programs'} ("
+    )
+    jax.clear_caches()  # type: ignore[no-untyped-call]
+    compile_all([_program(7, name="a third")], kept=KeptPrograms(tmp_path / "free", told.append))
+    assert len(told) == 1 and len(list((tmp_path / "free").iterdir())) == 1, "control"
 
 
 def test_no_two_programs_share_an_entry() -> None:

@@ -2,98 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.server
 import json
 import os
-import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import pytest
 
 from chorus_server.model.checkpoints.hub import is_hub_id
 from chorus_server.model.checkpoints.verify import find_fingerprint
+from tests.hub_server import HubServer
 from tests.server.model.checkpoints.checkpoint_samples import CHECKPOINTS, PARITY, opened, train_vocabulary
 from tether import tethered
-
-COMMIT = "a" * 40
-
-
-class _Hub(http.server.BaseHTTPRequestHandler):
-    """What downloading a model asks of a hub, over a folder of `owner/name` folders."""
-
-    root: Path
-    asked: list[str]
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        path = unquote(urlsplit(self.path).path).strip("/")
-        self.asked.append(f"{self.command} {path}")
-        parts = path.split("/")
-        if parts[:2] == ["api", "models"]:
-            self._listing("/".join(parts[2:4]), parts[4:])
-        elif len(parts) > 4 and parts[2] == "resolve" and (self.root / parts[0] / parts[1]).is_dir():
-            self._file(self.root / parts[0] / parts[1] / "/".join(parts[4:]))
-        else:
-            self._answer(404, b"", {"X-Error-Code": "RepoNotFound"})
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def _listing(self, repo: str, rest: list[str]) -> None:
-        folder = self.root / repo
-        if not folder.is_dir():
-            self._answer(401, b"{}", {"X-Error-Code": "RepoNotFound"})
-            return
-        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-        names = [str(path.relative_to(folder)) for path in files]
-        if rest[:1] == ["tree"]:
-            document: Any = [
-                {"type": "file", "path": name, "size": path.stat().st_size, "oid": _etag(path)}
-                for name, path in zip(names, files, strict=True)
-            ]
-        else:
-            document = {
-                "id": repo,
-                "modelId": repo,
-                "sha": COMMIT,
-                "siblings": [{"rfilename": n} for n in names],
-            }
-        self._answer(200, json.dumps(document).encode(), {"Content-Type": "application/json"})
-
-    def _file(self, path: Path) -> None:
-        if not path.is_file():
-            self._answer(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
-            return
-        headers = {
-            "ETag": f'"{_etag(path)}"',
-            "X-Repo-Commit": COMMIT,
-            "Content-Type": "application/octet-stream",
-        }
-        self._answer(200, path.read_bytes(), headers)
-
-    def _answer(self, status: int, data: bytes, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(data))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(data)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
-
-
-def _etag(path: Path) -> str:
-    return hashlib.sha1(path.read_bytes(), usedforsecurity=False).hexdigest()
-
 
 _COMMANDS = """
 import json, sys
@@ -110,29 +34,21 @@ for line in sys.stdin:
 
 
 class Hub:
-    """A hub with an address, a list of what it was asked, and commands run against it."""
+    """A hub, and commands run against it."""
 
-    def __init__(self, root: Path, cache: Path) -> None:
-        self.asked: list[str] = []
-        handler = type("Handler", (_Hub,), {"root": root, "asked": self.asked})
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
+    def __init__(self, there: HubServer, cache: Path) -> None:
+        self.asked = there.asked
         self.environment = {
             **os.environ,
-            "HF_ENDPOINT": f"http://127.0.0.1:{self._server.server_port}",
+            "HF_ENDPOINT": there.url,
             "HF_HOME": str(cache / "hf"),
             "CHORUS_CACHE_DIR": str(cache),
         }
-
         self._commands: dict[bool, subprocess.Popen[str]] = {}
 
     def stop(self) -> None:
         for process in self._commands.values():
             process.communicate()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
     def chorus(self, *arguments: str, offline: bool = False) -> Any:
         """`chorus models`, in a process of its own: the client reads its environment once."""
@@ -151,22 +67,20 @@ class Hub:
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    root = tmp_path_factory.mktemp("hub")
-    (root / "google" / "t5").mkdir(parents=True)
-    for name in ("config.json", "model.safetensors"):
-        shutil.copyfile(PARITY / "t5_1_1" / name, root / "google" / "t5" / name)
-    (root / "google" / "t5" / "tf_model.h5").write_bytes(b"not wanted")
-    shutil.copytree(CHECKPOINTS / "sharded_f32", root / "google" / "only-bin", ignore=lambda *_: ["expected"])
-    (root / "google" / "added").mkdir()
-    for name in ("config.json", "model.safetensors"):
-        shutil.copyfile(PARITY / "t5_1_1" / name, root / "google" / "added" / name)
-    train_vocabulary(root / "google" / "added" / "spiece.model")
-    (root / "google" / "added" / "added_tokens.json").write_text('{"<sep>": 96}')
-    (root / "google" / "nothing").mkdir()
-    (root / "google" / "nothing" / "tf_model.h5").write_bytes(b"not wanted")
-    running = Hub(root, tmp_path_factory.mktemp("cache"))
+    there = HubServer()
+    model = {name: (PARITY / "t5_1_1" / name).read_bytes() for name in ("config.json", "model.safetensors")}
+    there.add("google/t5", {**model, "tf_model.h5": b"not wanted"})
+    sharded = CHECKPOINTS / "sharded_f32"
+    there.add(
+        "google/only-bin", {path.name: path.read_bytes() for path in sharded.iterdir() if path.is_file()}
+    )
+    words = train_vocabulary(tmp_path_factory.mktemp("words") / "spiece.model").read_bytes()
+    there.add("google/added", {**model, "spiece.model": words, "added_tokens.json": b'{"<sep>": 96}'})
+    there.add("google/nothing", {"tf_model.h5": b"not wanted"})
+    running = Hub(there, tmp_path_factory.mktemp("cache"))
     yield running
     running.stop()
+    there.stop()
 
 
 def test_download_then_offline(hub: Hub) -> None:

@@ -18,7 +18,7 @@ from tests.places import FIXTURES
 FILE = FIXTURES / "tuning" / "stored_by_0_1_0.json"
 DOCUMENTS: dict[str, dict[str, Any]] = json.loads(FILE.read_text("utf-8"))
 
-LATER = {"answer_by": "ranked"}
+LATER = {"answer_by": "ranked", "labels_from_data": False}
 """Fields of a prompt that 0.1.0 did not have, as it meant them."""
 
 
@@ -31,7 +31,7 @@ def test_a_stored_document_of_before_comes_back_from_the_store(name: str, tmp_pa
         claimed = store.claim_job("tuning", "a runner", 60, document["base_fingerprint"])
     assert claimed is not None and claimed[0].id == made.id
     spec = JobDocument.from_json(kept).for_base(document["base_fingerprint"])
-    expected = renamed_spec(document)
+    expected = {"metadata": {}, **renamed_spec(document)}
     expected["prompts"] = [{**LATER, **prompt} for prompt in expected["prompts"]]
     assert spec.to_json() == expected
     # A checkpoint is of one recipe, by these bytes: a job that was under way goes on.

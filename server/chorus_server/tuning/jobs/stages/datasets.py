@@ -13,6 +13,8 @@ from chorus_server.tuning.document.prompt import PromptDocument
 from chorus_server.tuning.jobs.attempts.attempt import Attempt
 from chorus_server.tuning.jobs.stages.sources import fetched
 
+CUT_FROM_TRAIN = "cut from train"
+"""In `chosen_on`."""
 _CUT_SHARE, _CUT_MOST = 10, 500
 
 
@@ -56,7 +58,7 @@ def load_dataset(attempt: Attempt, prompt: PromptDocument, seed: int, path: str)
         chosen_on = "none"
         if rows:
             train, validation = _cut(train, rows, seed, prompt, path)
-            chosen_on = "cut from train"
+            chosen_on = CUT_FROM_TRAIN
     others = [split for split in (validation, test) if split is not None]
     unique = list({id(split): split for split in others}.values())
     warnings = [*(w for split in read.values() for w in split.warnings), *overlap_warnings(train, unique)]

@@ -20,6 +20,7 @@ from chorus_server.tuning.document.recipe import TRUNCATION_SETTING, Recipe
 from chorus_server.tuning.jobs.attempts.attempt import Attempt
 from chorus_server.tuning.jobs.attempts.config import TuningBase
 from chorus_server.tuning.jobs.stages.datasets import Dataset, load_dataset
+from chorus_server.tuning.jobs.stages.labels import entry_with_labels
 from chorus_server.tuning.training.initialisers import InitialiserSource, initial_prompt
 from chorus_server.tuning.training.run import PromptTask, TrainingRun
 from prompts_store.digests import canonical_json
@@ -73,9 +74,14 @@ def validate(attempt: Attempt, document: JobDocument) -> Validated:
         _check_servable(entry, base, at)
         dataset = reader.dataset(entry, f"{at}data")
         attempt.interrupt()
+        if entry.labels_from_data:
+            entry, found = entry_with_labels(entry, dataset, base)
+            attempt.held.tell([("labels", {"prompt": place, "labels": list(entry.labels)})])
+            warnings += [name + warning for warning in found]
         fixed, existing = _existing(entry, attempt, f"{at}initial_prompt")
         task, said = _task(entry, base, reader, dataset, at)
-        members = document.members if document.ensemble else (entry,)
+        alone = document.model_copy(update={"prompts": (entry,)})
+        members = alone.members if document.ensemble else (entry,)
         tasks += [
             replace(task, index=each.index, initial=_initial(each, source, document.seed, existing, at))
             for each in members
@@ -83,6 +89,8 @@ def validate(attempt: Attempt, document: JobDocument) -> Validated:
         entries.append(fixed)
         lineages.append(dataset.lineage)
         warnings += [name + warning for warning in (*dataset.warnings, *said)]
+    tokens = sum(len(example.input_ids) + len(example.target_ids) for example in tasks[0].train)
+    attempt.progress |= {"train_rows": len(tasks[0].train), "train_tokens": tokens}
     fixed_document = document.model_copy(update={"prompts": tuple(entries)})
     return Validated(fixed_document, tuple(tasks), tuple(lineages), tuple(warnings))
 

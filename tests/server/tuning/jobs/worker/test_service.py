@@ -177,6 +177,25 @@ def test_a_stopped_service_gives_its_job_back_and_the_next_ends_it(
     assert watcher.endings == ["released", "succeeded"] and watcher.made == 6
 
 
+def test_a_paused_job_stops_at_a_checkpoint_and_goes_on_when_resumed(
+    store: PromptStore, tmp_path: Path
+) -> None:
+    file, watcher = upload(store, jsonl()), Watcher(hold_after=7)
+    job = submit(store, document(file, recipe={"checkpoint_every_steps": 1000}))
+    with running(store, tmp_path, watcher=watcher) as service:
+        assert watcher.reached.wait(300)
+        store.pause_job(TENANT, job.id)
+        let_go_once_stopped(service, watcher)
+        paused = until(store, job, lambda found: found.status == "queued")
+        assert paused.paused and paused.progress["checkpoint_step"] == 3
+        following = submit(store, document(file, task="next"))
+        assert finished(store, following).status == "succeeded", "the control: what is not paused runs"
+        assert store.get_job(TENANT, job.id) == paused
+        store.resume_job(TENANT, job.id)
+        assert finished(store, job).status == "succeeded"
+    assert watcher.endings == ["released", "succeeded", "succeeded"] and watcher.made == 12
+
+
 def huge(store: PromptStore) -> None:
     """A prompt whose values are finite, and whose gradient is not."""
     values = np.full((5, base().width), 3e38, np.float32)

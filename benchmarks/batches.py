@@ -1,0 +1,182 @@
+"""A batch of many lines: its memory, its rate beside the engine's own, and what it costs who asks meanwhile.
+
+    python benchmarks/batches.py                      20,000 lines, about two minutes
+    python benchmarks/batches.py --rows 1000000       a million, about an hour
+
+The store, the server, the runner of jobs and the scheduler are those that serve; only the device is a sleep
+of `--step-ms` for four rows, so that the rate is known and leaves the processor to what is measured. The
+engine alone is given the same requests, ready made, as many at a time as a batch has under way. Interactive
+requests come over HTTP every 100 ms. Prints JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from machine import machine
+
+from chorus_server.api.batch.work import LINES_AT_ONCE
+from chorus_server.api.jobs.attempt import BLOCKS_AT_ONCE
+from chorus_server.engine.requests import Origin, ScoreRequest
+from chorus_server.jobs_wiring import start_engine_jobs
+from chorus_server.model.vocabulary import Vocabulary
+from prompts_store.jobs.records import OVER
+from tests.server.api.api_harness import ApiServer, train_vocabulary
+
+LABELS = ("no", "yes")
+EVERY_SECONDS = 0.1
+_PAGE = 4096
+
+
+def text_of(row: int) -> str:
+    return f"good film {row}"
+
+
+def lines(rows: int) -> Iterator[bytes]:
+    for row in range(rows):
+        body = {"task": None, "input": text_of(row), "labels": LABELS}
+        line = {"custom_id": str(row), "method": "POST", "url": "/v1/classify", "body": body}
+        yield json.dumps(line).encode() + b"\n"
+
+
+def engine_alone(server: ApiServer, vocabulary: Vocabulary, rows: int) -> float:
+    """Rows a second."""
+    targets = tuple((*vocabulary.encode(label), vocabulary.eos_id) for label in LABELS)
+    inputs = [((*vocabulary.encode(text_of(row)), vocabulary.eos_id),) for row in range(rows)]
+    made = [
+        ScoreRequest(Origin(f"alone.{row}", priority="batch"), inputs[row], targets) for row in range(rows)
+    ]
+    under_way: deque[Any] = deque()
+    started = time.perf_counter()
+    for first in range(0, rows, LINES_AT_ONCE):
+        if len(under_way) >= LINES_AT_ONCE * BLOCKS_AT_ONCE:
+            for _ in range(LINES_AT_ONCE):
+                under_way.popleft().wait(60)
+        under_way += server.engine.submit_all(made[first : first + LINES_AT_ONCE])
+    while under_way:
+        under_way.popleft().wait(60)
+    return rows / (time.perf_counter() - started)
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+
+
+@contextmanager
+def beside(look: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Does `look` every so often on a thread of its own."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(seconds):
+            look()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextmanager
+def asked(server: ApiServer, found: list[float]) -> Iterator[None]:
+    """Interactive requests meanwhile; their milliseconds."""
+    with httpx2.Client(base_url=server.url, timeout=60) as client:
+
+        def ask() -> None:
+            started = time.perf_counter()
+            body = {"task": None, "input": "bad movie", "labels": LABELS}
+            client.post("/v1/classify", json=body).raise_for_status()
+            found.append(1000 * (time.perf_counter() - started))
+
+        with beside(ask, EVERY_SECONDS):
+            yield
+
+
+def run(server: ApiServer, file: str) -> float:
+    """Seconds that a batch takes."""
+    started = time.perf_counter()
+    job = server.post("/v1/batches", {"file": file, "endpoint": "/v1/classify"}).json()["id"]
+    while server.store.get_job("default", job).status not in OVER:
+        time.sleep(0.2)
+    ended = server.store.get_job("default", job)
+    if ended.status != "succeeded" or ended.result["failed"]:
+        raise RuntimeError(f"the batch {ended.status}: {ended.error}")
+    return time.perf_counter() - started
+
+
+def figures(milliseconds: list[float]) -> dict[str, float]:
+    return {name: round(float(np.percentile(milliseconds, at)), 2) for name, at in (("p50", 50), ("p99", 99))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--step-ms", type=float, default=10.0)
+    parser.add_argument("--alone-rows", type=int, default=4_000)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        vocabulary = Vocabulary.load(train_vocabulary(folder), extra_ids=4)
+        step = given.step_ms / 1000
+
+        def device(_: object) -> None:
+            time.sleep(step)
+            server.executor.plans.clear()  # it keeps them, for tests
+
+        with ApiServer(folder / "data", vocabulary, on_dispatch=device) as server:
+            alone = engine_alone(server, vocabulary, given.alone_rows)
+            quiet: list[float] = []
+            with asked(server, quiet):
+                time.sleep(15)
+            with (folder / "lines.jsonl").open("wb") as file:
+                file.writelines(lines(given.rows))
+            with (folder / "lines.jsonl").open("rb") as file:
+                answer = server.http.post("/v1/files", files={"file": ("lines.jsonl", file)})
+            start_engine_jobs(server.services)
+            memory = [resident_bytes()]
+            with beside(lambda: memory.append(resident_bytes()), 0.2):
+                seconds = run(server, answer.json()["id"])
+            with (folder / "lines.jsonl").open("wb") as file:
+                file.writelines(lines(min(given.rows, 8_000)))
+            with (folder / "lines.jsonl").open("rb") as file:
+                answer = server.http.post("/v1/files", files={"file": ("lines.jsonl", file)})
+            busy: list[float] = []
+            with asked(server, busy):
+                run(server, answer.json()["id"])
+    rate = given.rows / seconds
+    found = {
+        "machine": machine(),
+        "rows": given.rows,
+        "step_ms": given.step_ms,
+        "rows_a_second": {"engine alone": round(alone, 1), "batch": round(rate, 1)},
+        "slower_percent": round(100 * (1 - rate / alone), 1),
+        "memory_growth_mib": round((max(memory) - memory[0]) / 2**20, 1),
+        "memory_growth_in_the_second_half_mib": round(
+            (max(memory[len(memory) // 2 :]) - memory[len(memory) // 2]) / 2**20, 1
+        ),
+        "interactive_ms": {"alone": figures(quiet), "beside a batch": figures(busy)},
+        "p99_ratio": round(np.percentile(busy, 99) / np.percentile(quiet, 99), 2),
+    }
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Batches as JSON objects, by the names of docs/rest.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prompts_store.jobs.records import Job
+
+
+def batch_json(job: Job) -> dict[str, Any]:
+    """One batch."""
+    return {
+        "id": job.id,
+        "status": job.status,
+        "endpoint": job.spec.get("endpoint"),
+        "file": job.spec.get("file"),
+        "metadata": job.spec.get("metadata", {}),
+        "created_at": job.created_at,
+        "created_by": job.created_by,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "error": job.error,
+        "progress": job.progress,
+        "cancel_requested": job.cancel_requested,
+        "attempt": job.attempt,
+        "result": job.result,
+    }

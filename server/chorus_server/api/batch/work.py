@@ -1,0 +1,152 @@
+"""Does a batch: answers every line of its file, and makes files of the answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from chorus_server.api.batch.answering import AnsweredLine, BatchLine, answer_lines
+from chorus_server.api.batch.lines import BatchFile, Endpoint
+from chorus_server.api.jobs.attempt import AskBlock, EngineAttempt
+from chorus_server.errors import InvalidInputError
+from chorus_server.jobs.line_log import LineLog
+from chorus_server.tuning.document.batch import BatchDocument, BatchEndpoint
+
+LINES_AT_ONCE = 16
+"""Lines that are submitted at the same instant."""
+
+_SAVE_SECONDS = 1.0
+_TOLD_TIMES = 100
+
+
+def run_batch(endpoints: Mapping[BatchEndpoint, Endpoint], attempt: EngineAttempt) -> Mapping[str, Any]:
+    """The result of a batch, whose answers and errors become data files of the tenant.
+
+    Raises:
+        InvalidInputError: lines are at fault, field `file`; the progress says which.
+    """
+    document, store, tenant = stored_batch(attempt.job.spec), attempt.store, attempt.job.tenant
+    assert document.endpoint is not None
+    with store.local_file(tenant, document.file) as path:
+        settings = attempt.services.settings
+        file = BatchFile(path, document.endpoint, endpoints[document.endpoint], settings)
+        rows = attempt.progress.get("rows_in_all") or _checked(file, attempt)
+        with LineLog(attempt.folder, attempt.held.token) as log:
+            work = _Work(attempt, log, rows)
+            work.tell(save=True)
+            blocks = _blocks(file, attempt.job.id, log.counts.lines)
+            for answered in attempt.ask_side_by_side(blocks):
+                work.keep(answered)
+            attempt.progress["phase"] = "writing"
+            work.tell(save=True)
+            result = _result(attempt, log)
+    attempt.held.tell([("answered", result)])
+    return result
+
+
+def stored_batch(spec: Mapping[str, Any]) -> BatchDocument:
+    """The document of a job, without what was stored beside it."""
+    return BatchDocument.read({name: value for name, value in spec.items() if name not in ("key", "tasks")})
+
+
+@dataclass(slots=True)
+class _Work:
+    """Keeps answers, and tells how far the batch is.
+
+    Attributes:
+        rows: of the file.
+        saved: when the progress was last stored, on the monotonic clock.
+        told: in hundredths of all rows.
+    """
+
+    attempt: EngineAttempt
+    log: LineLog
+    rows: int
+    saved: float = field(default_factory=time.monotonic)
+    told: int = -1
+
+    def keep(self, answered: list[AnsweredLine]) -> None:
+        """Keep some lines."""
+        self.log.append(line.logged() for line in answered)
+        self.attempt.count(len(answered))
+        self.tell(save=time.monotonic() - self.saved >= _SAVE_SECONDS)
+
+    def tell(self, *, save: bool) -> None:
+        """Tell of each hundredth, and store the progress if it is time; that asks whether the lease holds."""
+        attempt, done = self.attempt, self.log.counts.lines
+        share = done * _TOLD_TIMES // self.rows
+        if not save and share == self.told:
+            return
+        self.log.sync()
+        attempt.progress |= {"rows": done, "failed": self.log.counts.failed}
+        attempt.save_progress()
+        self.saved = time.monotonic()
+        if share > self.told:
+            self.told = share
+            attempt.held.tell([("rows", {"rows": done, "rows_in_all": self.rows})])
+
+
+def _checked(file: BatchFile, attempt: EngineAttempt) -> int:
+    """How many lines the file has.
+
+    Raises:
+        InvalidInputError: it has faults.
+    """
+    rows, faults = file.check(attempt.held.check)
+    if faults:
+        attempt.progress["faults"] = faults
+        attempt.save_progress()
+        first = faults[0]
+        more = f" ({len(faults)} faults are listed under progress.faults)" if len(faults) > 1 else ""
+        what = f", {first['param']}" if first["param"] else ""
+        message = f"Line {first['line']}{what}: {first['message']}{more}"
+        raise InvalidInputError(message, field="file", code=first["code"])
+    attempt.progress |= {"phase": "asking", "rows_in_all": rows}
+    attempt.held.update(status="running", progress=attempt.progress)
+    return rows
+
+
+def _blocks(file: BatchFile, job: str, answered: int) -> Iterator[AskBlock[list[AnsweredLine]]]:
+    """The questions of each block of lines, without the first lines, which are answered."""
+    lines = islice(file.lines(), answered, None)
+    while some := [_line(file, f"{job}.{number}", line) for number, line in islice(lines, LINES_AT_ONCE)]:
+        yield partial(answer_lines, file.endpoint, some)
+
+
+def _line(file: BatchFile, request_id: str, line: bytes) -> BatchLine:
+    custom_id, body = file.envelope(line)
+    try:
+        found = file.endpoint.body.validated(body)
+        _check_alone(found)
+    except InvalidInputError as error:
+        return BatchLine(custom_id, request_id, error)
+    return BatchLine(custom_id, request_id, found)
+
+
+def _check_alone(body: Any) -> None:
+    """Refuse what means nothing in a file."""
+    if getattr(body, "stream", None):
+        raise InvalidInputError("The answers of a batch are a file: leave stream out.", field="stream")
+    if getattr(body, "deadline_seconds", None) is not None:
+        message = "Lines of a batch have no deadline: leave it out."
+        raise InvalidInputError(message, field="deadline_seconds")
+
+
+def _result(attempt: EngineAttempt, log: LineLog) -> dict[str, Any]:
+    counts, name = log.counts, attempt.job.id
+
+    def saved(kind: str, answered: bool, lines: int) -> str | None:
+        texts = log.texts(answered)
+        return attempt.save_file(f"{name}-{kind}.jsonl", texts, "batch_output") if lines else None
+
+    return {
+        "rows": counts.lines,
+        "failed": counts.failed,
+        "output_file": saved("output", True, counts.lines - counts.failed),
+        "error_file": saved("errors", False, counts.failed),
+        "usage": {"input_tokens": counts.input_tokens, "output_tokens": counts.output_tokens},
+    }

@@ -1,0 +1,1 @@
+"""The routes that OpenAI's clients call: names of models, errors, and the native items behind each body."""

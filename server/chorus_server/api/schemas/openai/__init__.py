@@ -1,0 +1,1 @@
+"""Bodies and answers in the fields of OpenAI's API."""
