@@ -37,6 +37,7 @@ _UPKEEP = "an operator's, or the server's own looking after the store"
 _FINISHED = "begins a query or a condition: who calls it says whose"
 REASONS = {
     "prompts_store/store.py": _UPKEEP,
+    "prompts_store/upkeep/backups.py": _UPKEEP,
     "prompts_store/upkeep/checking.py": _UPKEEP,
     "prompts_store/upkeep/collector.py": _UPKEEP,
     "prompts_store/upkeep/erasing.py": _UPKEEP,
