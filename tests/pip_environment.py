@@ -1,4 +1,4 @@
-"""An environment of pip's with programs that others wrote, made once and kept for the next run."""
+"""Environments of pip's with what others wrote, apart from the one that tests run in."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from pathlib import Path
 
 import pytest
 
+SCHEMAS = Path(__file__).parent / "schemas.txt"
+"""Requirements of an environment that has others' schemas."""
+
 REQUIRED = "CHORUS_CLIENTS_REQUIRED"
 """Where this is set, as in CI, a missing environment is a failure and no skip."""
 
 
-def pip_environment(name: str, requirements: Path) -> Path:
-    """Its folder of programs, outside the repository.
+def pip_environment(requirements: Path) -> Path:
+    """The folder of programs, Python among them, of an environment that is made once, outside the repository,
+    and kept for the next run.
 
-    Fails the test, or skips it with a reason, where pip cannot make it.
+    Fails the test in CI, or skips it with a reason, where pip cannot make it.
 
     Args:
-        name: of the kept folder.
-        requirements: what is installed, each with its version and hash.
+        requirements: all that is installed, each with its version; with hashes, if any line has one.
     """
-    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chorus" / name
+    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chorus" / requirements.stem
     wanted = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:16]
     folder, stamp = kept / wanted, kept / f"{wanted}.made"
     kept.mkdir(parents=True, exist_ok=True)
@@ -50,6 +53,7 @@ def _trouble(folder: Path, requirements: Path) -> str:
     except (subprocess.CalledProcessError, OSError) as error:
         return f"no environment: {type(error).__name__}"
     install = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    command = [*install, "--no-deps", "--require-hashes", "-r", requirements]
+    # What is imported is compiled then: some libraries have ten times as many files as anybody imports.
+    command = [*install, "--no-compile", "--no-deps", "-r", requirements]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     return done.stderr.strip().splitlines()[-1] if done.returncode else ""

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import os
-import subprocess
-import sys
-import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +9,9 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.served import Served
+from tests.pip_environment import pip_environment
 
 HERE = Path(__file__).parent
-REQUIRED = "CHORUS_CLIENTS_REQUIRED"
-"""Where this is set, as in CI, a missing environment is a failure and no skip."""
 SHAPES = {
     "input_lengths": "256",
     "batch_rows": "4",
@@ -32,13 +25,13 @@ SHAPES = {
 @pytest.fixture(scope="session")
 def openai_3() -> Path:
     """The Python of an environment with OpenAI's client 3, TypeSafe's and jevcompat."""
-    return environment("openai_3.txt")
+    return pip_environment(HERE / "openai_3.txt") / "python"
 
 
 @pytest.fixture(scope="session")
 def openai_2() -> Path:
     """The Python of an environment with OpenAI's client 2 and libraries that need it."""
-    return environment("openai_2.txt")
+    return pip_environment(HERE / "openai_2.txt") / "python"
 
 
 @pytest.fixture(scope="session")
@@ -74,35 +67,3 @@ def key_of(shipped: Served) -> Iterator[Callable[..., str]]:
         assert gone.status_code == 200, gone.text
     assert shipped.http.delete(f"/v1/keys/{operator['id']}").status_code == 200
     del shipped.http.headers["authorization"]
-
-
-def environment(pinned: str) -> Path:
-    """Its Python. It is made once, outside the repository, and kept for the next run; skips, with a reason,
-    where pip cannot make it."""
-    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chorus" / "clients"
-    wanted = hashlib.sha256((HERE / pinned).read_bytes() + sys.version.encode()).hexdigest()[:16]
-    folder, stamp = kept / wanted, kept / f"{wanted}.made"
-    kept.mkdir(parents=True, exist_ok=True)
-    with (kept / f"{wanted}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes of tests make one
-        if not stamp.exists():
-            trouble = _make(folder, HERE / pinned)
-            if trouble and os.environ.get(REQUIRED):
-                pytest.fail(f"pip cannot install the clients: {trouble}")
-            if trouble:
-                pytest.skip(f"pip cannot install the clients: {trouble}")
-            stamp.touch()
-    return folder / "bin" / "python"
-
-
-def _make(folder: Path, pinned: Path) -> str:
-    """What went wrong; empty if nothing did."""
-    try:
-        venv.create(folder, with_pip=True, clear=True)
-    except (subprocess.CalledProcessError, OSError) as error:
-        return f"no environment: {type(error).__name__}"
-    install = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    # What is imported is compiled then: these libraries have ten times as many files as anybody imports.
-    command = [*install, "--no-compile", "--no-deps", "-r", pinned]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
-    return done.stderr.strip().splitlines()[-1] if done.returncode else ""

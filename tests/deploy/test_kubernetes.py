@@ -16,7 +16,7 @@ import yaml
 from chorus_server.api.metrics import Metrics
 from chorus_server.app import MAX_COMPILE_SECONDS, build_app, close_app
 from chorus_server.settings import Settings
-from tests.environments import SCHEMAS, python_of
+from tests.pip_environment import SCHEMAS, pip_environment
 from tests.places import ROOT
 
 FOLDER, HERE = ROOT / "deploy" / "kubernetes", Path(__file__).parent
@@ -89,7 +89,7 @@ def environment(workload: Document) -> dict[str, str]:
 def troubles(documents: list[Document]) -> list[str]:
     """What the schemas find wrong with each."""
     lines = "".join(json.dumps(document) + "\n" for document in documents)
-    command = [python_of(SCHEMAS), HERE / "schema_child.py"]
+    command = [pip_environment(SCHEMAS) / "python", HERE / "schema_child.py"]
     done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

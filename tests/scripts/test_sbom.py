@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.environments import SCHEMAS, python_of
+from tests.pip_environment import SCHEMAS, pip_environment
 from tests.places import ROOT
 
 SCRIPT = ROOT / "scripts" / "sbom.py"
@@ -57,7 +57,7 @@ def test_it_is_the_same_each_time_and_names_no_place(text: str) -> None:
 
 def test_it_fits_the_schema_of_cyclonedx(text: str) -> None:
     broken = text.replace('"type": "library"', '"type": "book"', 1)
-    python = python_of(SCHEMAS)
+    python = pip_environment(SCHEMAS) / "python"
     for document, sound in ((text, True), (broken, False)):
         done = subprocess.run(
             [python, "-c", _CHECK], input=document, capture_output=True, text=True, timeout=300
