@@ -23,7 +23,7 @@ from chorus_server.engine.requests import FailedEvent, PromptHandle, RequestOutc
 from chorus_server.engine.scheduler.batching import Batcher, Gathered
 from chorus_server.engine.scheduler.buckets import BucketChooser
 from chorus_server.engine.scheduler.collecting import Collector, not_finite
-from chorus_server.engine.scheduler.fair_queue import FairQueue
+from chorus_server.engine.scheduler.fair_queue import FairQueue, Waiting
 from chorus_server.engine.scheduler.loading import Fetch, Loading, drop_holds
 from chorus_server.engine.scheduler.prefill_decode_policy import PrefillDecodePolicy
 from chorus_server.engine.scheduler.prompt_rows import PromptRows
@@ -34,6 +34,9 @@ from chorus_server.engine.scheduler.steps import DecodeStep, PrefillStep, Step
 from chorus_server.engine.scheduler.tickets import Ticket, TicketPhase
 from chorus_server.engine.stats import LISTED_TASKS, EngineStats
 from chorus_server.errors import ChorusError, DeadlineExceededError, InternalError, InvalidInputError
+
+_MOMENT_SECONDS = 1.0
+"""So long after an interactive request another is reckoned with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ class Scheduler:
         self._steps = 0
         self._used: dict[str, tuple[PromptHandle, ...]] = {}
         self._in_flight = 0
+        self._interactive_came = -math.inf
 
     # Tickets come and go.
 
@@ -104,6 +108,8 @@ class Scheduler:
             self._end(ticket, None)
             return
         self._shares.seen(ticket.origin.tenant, ticket.origin.weight)
+        if ticket.origin.priority == "interactive":
+            self._interactive_came = self._ports.clock()
         if all(p.digest in self._host or p.digest in self._rows for p in ticket.fit.prompts):
             for prompt in ticket.fit.prompts:
                 if prompt.digest in self._host:
@@ -153,9 +159,9 @@ class Scheduler:
 
         Prefill steps go first when it is their turn (`PrefillDecodePolicy`).
         """
-        if self._in_flight and self._policy.waits_for_results():
-            return None
         head = self._queue.head()
+        if self._in_flight and (self._policy.waits_for_results() or self._leaves_room(head)):
+            return None
         if self._policy.may_prefill(head) and (step := self._plan_batch()) is not None:
             return step
         return self._plan_decode()
@@ -190,6 +196,16 @@ class Scheduler:
             raise InternalError(f"step {step.plan.step} answered with {type(result).__name__}")
 
     # Internals.
+
+    def _leaves_room(self, head: Waiting[Ticket] | None) -> bool:
+        """Whether there is work of class batch while interactive requests keep coming: a step that queues
+        behind another would delay the next of them by both."""
+        if self._ports.clock() - self._interactive_came > _MOMENT_SECONDS:
+            return False
+        waiting = [] if head is None else [head.item]
+        return any(
+            ticket.origin.priority == "batch" for ticket in (*waiting, *self._decoding, *self._prefilling)
+        )
 
     def _enqueue(self, ticket: Ticket) -> None:
         ticket.phase, ticket.queued = TicketPhase.QUEUED, self._ports.clock()
