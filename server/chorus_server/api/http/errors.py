@@ -64,6 +64,7 @@ STORE_STATUS: dict[str, int] = {
     "too_many_grants": 409,
     "lease_lost": 409,
     "other_store": 409,
+    "store_not_empty": 409,
     "mass_removal": 409,
     "corrupt_blob": 500,
     "corrupt_file": 500,

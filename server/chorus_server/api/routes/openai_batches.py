@@ -12,10 +12,10 @@ from chorus_server.api.door.once import OnceAMinute
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.openai.batches import openai_batch
 from chorus_server.api.openai.errors import OPENAI_ERRORS, OpenAIRoute, openai_errors
-from chorus_server.api.routes.steering import job_of, may_see, stopped
 from chorus_server.api.routes.tuning_jobs import JobId
 from chorus_server.api.schemas.openai.batches import BatchBody, OpenAIBatch, OpenAIBatchList
 from chorus_server.api.services import acting_store, services_of
+from chorus_server.api.tuning.steering import job_of, may_see, stopped
 from chorus_server.errors import InvalidInputError
 from chorus_server.tuning.document.batch import BatchDocument
 from prompts_store.errors import InvalidError

@@ -19,7 +19,6 @@ from chorus_server.api.openai.fine_tuning_shapes import (
     seq_of,
 )
 from chorus_server.api.openai.lists import After, MostItems, cursor_after, object_list, page_limit
-from chorus_server.api.routes.steering import job_of, may_see, resumed, stopped
 from chorus_server.api.routes.tuning_jobs import JobId
 from chorus_server.api.schemas.openai.fine_tuning import (
     FineTuningBody,
@@ -30,6 +29,7 @@ from chorus_server.api.schemas.openai.fine_tuning import (
 )
 from chorus_server.api.services import Services, acting_store, services_of
 from chorus_server.api.tuning.jobs import queue_job
+from chorus_server.api.tuning.steering import job_of, may_see, resumed, stopped
 from chorus_server.errors import ChorusError, InvalidInputError
 from chorus_server.tenancy.principal import Principal
 from prompts_store.errors import StoreError

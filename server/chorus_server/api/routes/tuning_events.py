@@ -9,10 +9,10 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from chorus_server.api.door.auth import MayRead
 from chorus_server.api.door.routing import ChorusRoute
 from chorus_server.api.http.responses import READ_ERRORS
-from chorus_server.api.routes.steering import followed
 from chorus_server.api.routes.tuning_jobs import JobId
 from chorus_server.api.schemas.events import job_stream
 from chorus_server.api.schemas.tuning import JobEventList
+from chorus_server.api.tuning.steering import followed
 
 router = APIRouter(route_class=ChorusRoute, tags=["tuning"])
 

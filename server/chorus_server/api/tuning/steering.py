@@ -20,17 +20,18 @@ from chorus_server.tenancy.principal import Principal
 from prompts_store.jobs.records import Job, JobKind
 from prompts_store.jobs.rows import unknown_job
 
-_MAY_SEE: Mapping[JobKind, Callable[[Principal, Job], bool]] = {
+MAY_SEE: Mapping[JobKind, Callable[[Principal, Job], bool]] = {
     "tuning": may_see_tuning,
     "evaluation": may_see_evaluation,
     "calibration": may_see_calibration,
     "batch": may_see_batch,
 }
+"""Whether a caller's key may see a job, by the job's kind."""
 
 
 def may_see(principal: Principal, job: Job) -> bool:
     """Whether the caller's key may see a job of its tenant."""
-    return _MAY_SEE[job.kind](principal, job)
+    return MAY_SEE[job.kind](principal, job)
 
 
 async def job_of(services: Services, principal: Principal, job: str, kind: JobKind | None = None) -> Job:
