@@ -145,8 +145,8 @@ def test_what_was_not_produced_comes_back(limited: Limited, name: str) -> None:
 
 @pytest.mark.parametrize("window", ["per_minute", "per_month"])
 def test_what_is_more_than_the_whole_limit_is_not_to_be_tried_again(limited: Limited, window: str) -> None:
-    most: Any = {"hard": 1} if window == "per_month" else 1
-    limited.limit(**{window: {"tokens": most}})
+    limits: dict[str, Any] = {window: {"tokens": {"hard": 1} if window == "per_month" else 1}}
+    limited.limit(**limits)
     refused = limited.ask()
     assert (refused.status_code, error_of(refused)["quota"]["most"]) == (429, 1)
     assert "retry-after" not in refused.headers
