@@ -37,7 +37,8 @@ class ChorusError(Exception):
         message: one sentence for a person, with what to do next.
         field: the request field or setting at fault, as a dotted path (`requests.3.task`), if there is one.
         code: a narrower code, in place of the class's own.
-        retry_after_seconds: when to try again, for errors that go away by themselves.
+        retry_after_seconds: when to try again, for errors that go away by themselves; infinite if it is never
+            of use.
         quota: the limit that is used up: whose it is, its name, window, and use.
     """
 

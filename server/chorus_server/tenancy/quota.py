@@ -55,12 +55,14 @@ def told(owner: Owner, line: BudgetLine, now: float, today: datetime) -> Told:
 
 
 def refusal(owner: Owner, line: BudgetLine, amount: int, now: float, today: datetime) -> QuotaExceededError:
-    """The error for whoever asks for more than may be spent."""
+    """The error for whoever asks for more than may be spent. It says never to try again where one request
+    asks for more than the whole limit."""
     most, used = line.most or 0, line.used(now)
     what, window = _WORDS[line.unit], _WINDOWS[line.window]
     whose = "The tenant" if owner == "tenant" else "This key"
     wait = max(1.0, line.wait(amount, now, today))
     if amount > most:
+        wait = math.inf
         advice = "send fewer at once" if line.unit == "requests" else "send less, or lower max_new_tokens"
         message = f"{whose} may use {most} {what} {window}, and this asks for {amount}: {advice}."
     elif line.places:

@@ -143,6 +143,18 @@ def test_what_was_not_produced_comes_back(limited: Limited, name: str) -> None:
     assert 100_000 - left["tenant per_minute.work_units"] == sums.work_units
 
 
+@pytest.mark.parametrize("window", ["per_minute", "per_month"])
+def test_what_is_more_than_the_whole_limit_is_not_to_be_tried_again(limited: Limited, window: str) -> None:
+    limits: dict[str, Any] = {window: {"tokens": {"hard": 1} if window == "per_month" else 1}}
+    limited.limit(**limits)
+    refused = limited.ask()
+    assert (refused.status_code, error_of(refused)["quota"]["most"]) == (429, 1)
+    assert "retry-after" not in refused.headers
+    chat = limited.ask("chat")
+    assert chat.status_code == 429 and chat.headers["x-should-retry"] == "false"
+    assert not {"retry-after", "retry-after-ms"} & chat.headers.keys()
+
+
 def test_the_time_until_the_next(limited: Limited) -> None:
     limited.limit(per_minute={"requests": 2})
     assert [limited.ask().status_code for _ in range(3)] == [200, 200, 429]

@@ -148,8 +148,8 @@ def error_response(
     """
     status = status_of(error) if status is None else status
     headers = dict(more or {})
-    if status in (429, 503):
-        headers["Retry-After"] = str(max(1, math.ceil(retry_seconds(error))))
+    if status in (429, 503) and math.isfinite(seconds := retry_seconds(error)):
+        headers["Retry-After"] = str(max(1, math.ceil(seconds)))
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     shape = {"error": error_body(error, request_id)} if body is None else body
@@ -166,7 +166,7 @@ def _answer(request: Request, error: ChorusError | StoreError) -> Response:
 
 
 def retry_seconds(error: ChorusError | StoreError) -> float:
-    """Seconds until trying again may help, for a 429 or a 503."""
+    """Seconds until trying again may help, for a 429 or a 503; infinite if it never does."""
     known: float | None = getattr(error, "retry_after_seconds", None)
     return RETRY_SECONDS.get(error.code, 1.0) if known is None else known
 

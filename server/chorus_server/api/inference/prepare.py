@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from chorus_server.api.http.errors import StoreAnswerError
 from chorus_server.api.inference.items import Item, Value
+from chorus_server.api.schemas.inference import LONGEST_LABEL
 from chorus_server.engine.limits import input_too_long, target_too_long
 from chorus_server.engine.requests import PromptHandle
 from chorus_server.errors import InputTooLongError, InvalidInputError
@@ -177,6 +178,9 @@ def label_targets(
         return InvalidInputError(message, field=field)
 
     for index, label in enumerate(labels):
+        if len(label) > LONGEST_LABEL:  # not read, nor kept in the cache
+            long = f"has {len(label)} characters, the limit is {LONGEST_LABEL}"
+            raise refused(index, long, "shorten it")
         ids, whole = _label_ids(vocabulary, label, max_tokens, special_tokens)
         if not ids:
             raise refused(index, "has no tokens", "give it a text")

@@ -59,7 +59,7 @@ def openai_error(error: ChorusError | StoreError, request_id: str) -> Response:
     409, a 429 and every 5xx, unless a header says that it is useless."""
     headers: dict[str, str] = {}
     status, seconds = status_of(error), retry_seconds(error)
-    if status in _TRY_AGAIN:
+    if status in _TRY_AGAIN and math.isfinite(seconds):
         headers["retry-after-ms"] = str(max(1, math.ceil(1000 * seconds)))
     long = status in _TRY_AGAIN and seconds > _LONGEST_WAIT
     if long or status == 409 or error.code in ("engine_dead", "corrupt_blob", "corrupt_file"):

@@ -32,7 +32,8 @@ def items_of(
     truncate: bool = False,
     more: Mapping[str, tuple[Any, str]] = MappingProxyType({}),
 ) -> list[Item]:
-    """An item for each conversation, with the settings that the body has by native names.
+    """An item for each conversation, with the settings that the body has by native names. One answer is made
+    where the body asks for no number, whatever the version's own: clients read the first, or unpack one.
 
     Args:
         max_tokens: the field of the body that holds the most new tokens.
@@ -44,6 +45,7 @@ def items_of(
     for name, (value, field) in {"max_new_tokens": (getattr(body, max_tokens), max_tokens), **more}.items():
         if value is not None:
             settings[name], paths[name] = value, field
+    settings.setdefault("n", 1)
     if "seed" in settings:
         settings["seed"] %= _SEEDS
     reference = reference_of(call.services, body.model)

@@ -3,8 +3,10 @@
     {"type": "object", "properties": {"label": {"enum": ["spam", "ham"]}}, "required": ["label"]}
 
 What libraries make of an enumeration is read too: `$ref`, `allOf` of one, `anyOf` of constants, a constant
-beside it, an object around it, a null beside it (which is never chosen). Anything else would be free text,
-which need not fit the schema.
+or an enum of one value beside it, an object around it, a null beside it (which is never chosen). Values that
+are not of the schema's `type` are left out. Anything else would be free text, which need not fit the schema.
+
+Whatever the schema, reading it takes a few milliseconds, because it is done on the event loop.
 """
 
 from __future__ import annotations
@@ -13,12 +15,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from chorus_server.api.schemas.inference import LONGEST_LABEL
 from chorus_server.errors import InvalidInputError
 from prompts_store.digests import canonical_text
 
 _DEEPEST = 16
-_MOST = 1024
-"""Parts of a schema that are looked at. References may make a short one endless."""
+_MOST = 2048
+"""Parts and values of a schema that are looked at. References may make a short one endless."""
+
+_LONGEST_REFERENCE = 512
+_KINDS = 7
+"""Types that JSON schema knows."""
 
 _FORMAT = "response_format"
 
@@ -124,16 +131,21 @@ class _Reader:
         if values is not None:
             return self.checked(values), lambda value: value
         properties = schema.get("properties")
-        if not isinstance(properties, dict) or not properties:
-            raise self.refused("The schema has neither an enum nor properties.")
+        is_object = "object" in (_kinds_of(schema) or {"object"})
+        if not is_object or not isinstance(properties, dict) or not properties:
+            raise self.refused("The schema has no enum and is no object with properties.")
         required = schema.get("required")
-        names = [name for name in properties if not isinstance(required, list) or name in required]
+        wanted = set(filter(_is_text, required)) if isinstance(required, list) else set(properties)
+        if not wanted <= properties.keys():
+            raise self.refused("A required property is not among the properties.")
+        names = [name for name in properties if name in wanted] or list(properties)
         fixed: dict[str, Any] = {}
-        for name in names or list(properties):
-            inner = self.resolved(properties[name], depth + 1)
-            if "const" in inner:
-                fixed[name] = inner["const"]
-        open_ones = [name for name in names or properties if name not in fixed]
+        for name in names:
+            values = self.values(self.resolved(properties[name], depth + 1), depth + 1) or []
+            chosen = _not_null(values) or values[:1]
+            if len(chosen) == 1:
+                (fixed[name],) = self.simple(chosen)
+        open_ones = [name for name in names if name not in fixed]
         if len(open_ones) != 1:
             raise self.refused(f"The schema has {len(open_ones)} required properties to be decided.")
         (name,) = open_ones
@@ -141,12 +153,16 @@ class _Reader:
         order = [each for each in properties if each == name or each in fixed]
         return values, lambda value: {each: wrap(value) if each == name else fixed[each] for each in order}
 
+    def look(self, parts: int) -> None:
+        """Count what is looked at."""
+        self.looked_at += parts
+        if self.looked_at > _MOST:
+            raise self.refused("The schema has too many parts and values.")
+
     def resolved(self, schema: Any, depth: int) -> dict[str, Any]:
         """The schema itself, behind references and an `allOf` of one."""
         for _ in range(_DEEPEST - depth):
-            self.looked_at += 1
-            if self.looked_at > _MOST:
-                raise self.refused("The schema has too many parts.")
+            self.look(1)
             if not isinstance(schema, dict):
                 raise self.refused("A part of the schema is no object.")
             reference, every = schema.get("$ref"), schema.get("allOf")
@@ -162,6 +178,8 @@ class _Reader:
         here: Any = self.root
         if not reference.startswith("#"):
             raise self.refused("The schema refers to another document.")
+        if len(reference) > _LONGEST_REFERENCE:
+            raise self.refused(f"A reference has more than {_LONGEST_REFERENCE} characters.")
         for part in reference[1:].split("/")[1:]:
             name = part.replace("~1", "/").replace("~0", "~")
             if not isinstance(here, dict) or name not in here:
@@ -170,15 +188,16 @@ class _Reader:
         return here
 
     def values(self, schema: dict[str, Any], depth: int) -> list[Any] | None:
-        """The values of an enumeration; None for another schema."""
-        if isinstance(schema.get("enum"), list):
-            return list(schema["enum"])
-        if "const" in schema:
-            return [schema["const"]]
-        several = schema.get("anyOf", schema.get("oneOf"))
-        if not isinstance(several, list):
-            return None
+        """The values of an enumeration that are of its type; None for another schema."""
         found: list[Any] = []
+        enum, several = schema.get("enum"), schema.get("anyOf", schema.get("oneOf"))
+        if "const" in schema:
+            found, several = [schema["const"]], []
+        elif isinstance(enum, list):
+            self.look(len(enum))
+            found, several = enum, []
+        elif not isinstance(several, list):
+            return None
         for each in several:
             inner = self.resolved(each, depth + 1)
             if inner.get("type") == "null":
@@ -187,12 +206,49 @@ class _Reader:
             if more is None:
                 return None
             found += more
-        return found
+        kinds = _kinds_of(schema)
+        return found if kinds is None else [value for value in found if kinds & _kinds_of_value(value)]
 
     def checked(self, values: list[Any]) -> list[Any]:
-        chosen = [value for value in values if value is not None]
+        chosen = _not_null(values)
         if len(chosen) < 2:
-            raise self.refused("The enum has less than two values.")
-        if not all(isinstance(value, str | int | float) for value in chosen):
-            raise self.refused("The enum has values that are lists or objects.")
-        return chosen
+            raise self.refused("The enum has less than two values of its type.")
+        return self.simple(chosen)
+
+    def simple(self, values: list[Any]) -> list[Any]:
+        """The values, if they make no answer long."""
+        for value in values:
+            if isinstance(value, list | dict):
+                raise self.refused("The enum has values that are lists or objects.")
+            if isinstance(value, str) and len(value) > LONGEST_LABEL:
+                raise self.refused(f"The enum has a value of more than {LONGEST_LABEL} characters.")
+            if isinstance(value, int) and value.bit_length() > 64:
+                raise self.refused("The enum has an integer of more than 64 bits.")
+        return values
+
+
+def _not_null(values: Sequence[Any]) -> list[Any]:
+    return [value for value in values if value is not None]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _kinds_of(schema: dict[str, Any]) -> set[str] | None:
+    """The types that a schema allows; None for all."""
+    given = schema.get("type")
+    if isinstance(given, list):
+        return set(filter(_is_text, given[:_KINDS]))
+    return {given} if isinstance(given, str) else None
+
+
+def _kinds_of_value(value: Any) -> set[str]:
+    if isinstance(value, bool):
+        return {"boolean"}
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return {"number", "integer"}
+    return {_NAMES[type(value)]}
+
+
+_NAMES = {float: "number", str: "string", type(None): "null", list: "array", dict: "object"}

@@ -51,7 +51,10 @@ PriorityClass = Annotated[
         "share, and at least a tenth.",
     ),
 ]
-Labels = Annotated[Items[Annotated[str, Field(min_length=1, max_length=512)]], Field(min_length=2)]
+LONGEST_LABEL = 512
+"""Most characters of a label that a request sends."""
+
+Labels = Annotated[Items[Annotated[str, Field(min_length=1, max_length=LONGEST_LABEL)]], Field(min_length=2)]
 
 
 INPUTS = ("input", "inputs")

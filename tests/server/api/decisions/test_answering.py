@@ -157,6 +157,8 @@ def test_a_state_is_canonical_json_or_fills_the_fields(stocked: ApiServer) -> No
         ("desk", {"happy": score("good", "worse")}, STATE, "questions.happy.criteria.1", "has no label"),
         ("mood", {"q": choice("good", "good ")}, STATE, "questions.q.criteria.1", "'q'"),
         ("mood", {"q": choice("good film " * 9, "b")}, STATE, "questions.q.criteria.0", "shorten"),
+        ("mood", {"q": score("good", " " * 600 + "b")}, STATE, "questions.q.criteria.1", "512"),
+        ("mood", {"q": score("good", "b" * 300_000)}, STATE, "questions.q.criteria.1", "512"),
         ("mood", {"q": NOUL}, "good film " * 60, "questions.q", "limit"),
         ("pair", {"q": NOUL}, STATE, "questions.q", "premise"),
         ("pair", {"q": NOUL}, {"premise": "x", "other": "y"}, "questions.q", "hypothesis"),

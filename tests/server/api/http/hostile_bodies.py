@@ -96,6 +96,30 @@ def many(count: int) -> dict[str, tuple[str, Any]]:
     }
 
 
+def schemas() -> dict[str, dict[str, Any]]:
+    """Schemas that are short to send and long to read, by what is bad about them."""
+
+    def repeated(count: int, **definitions: Any) -> dict[str, Any]:
+        return {"properties": {"x": {"anyOf": [{"$ref": "#/$defs/X"}] * count}}, "$defs": definitions}
+
+    long = "n" * 400
+    names = [f"{long}{n}" for n in range(1000)]
+    return {
+        "values": repeated(500, X={"enum": [n + 0.5 for n in range(256)]}),
+        "long integers": repeated(100, X={"enum": [10**2999 + n for n in range(256)]}),
+        "long references": repeated(500, X={"$ref": f"#/$defs/{1000 * long}"}, **{1000 * long: {"const": 1}}),
+        "required": {"properties": {name: {} for name in names}, "required": names},
+        "long values": {"enum": [n * "a" for n in range(300_000, 300_003)]},
+        "long constants": {
+            "properties": {
+                **{f"x{n}": {"$ref": "#/$defs/X"} for n in range(500)},
+                "y": {"enum": ["good", "bad"]},
+            },
+            "$defs": {"X": {"const": [[0] * 100] * 100}},
+        },
+    }
+
+
 def queries(size: int = 60_000) -> dict[str, str]:
     """Queries of about `size` bytes."""
     return {"names": "a&" * (size // 2), "one name": "a" * size, "one value": "limit=" + "1" * size}

@@ -21,7 +21,17 @@ from chorus_server.api.schemas.openai.lenient import LenientBody, fates
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.validation import RequestModel
 from tests.server.api.api_harness import ApiServer
-from tests.server.api.http.hostile_bodies import FORM, SIZE, form, forms, json_bodies, many, queries, values
+from tests.server.api.http.hostile_bodies import (
+    FORM,
+    SIZE,
+    form,
+    forms,
+    json_bodies,
+    many,
+    queries,
+    schemas,
+    values,
+)
 from tests.server.api.http.loop_watch import LoopWatch
 
 LIMIT_SECONDS = 0.05
@@ -205,6 +215,18 @@ def test_what_many_items_ask_for_is_done_in_turns(busy: ApiServer) -> None:
             caller.send(name, "POST", path, json.dumps(document).encode(), JSON)
     assert not watch.longer_than(LIMIT_SECONDS), watch.longer_than(LIMIT_SECONDS)
     assert set(caller.statuses.values()) == {200, 404}
+
+
+def test_no_schema_keeps_it(busy: ApiServer) -> None:
+    with calling(busy) as (caller, watch):
+        chat = GOOD["POST", "/v1/chat/completions"]
+        for name, schema in schemas().items():
+            format = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+            body = json.dumps({**chat, "response_format": format}).encode()
+            said = json.loads(caller.send(name, "POST", "/v1/chat/completions", body, JSON))["error"]
+            assert said["param"] == "response_format.json_schema.schema", said
+    assert not watch.longer_than(LIMIT_SECONDS), watch.longer_than(LIMIT_SECONDS)
+    assert set(caller.statuses.values()) == {200, 400}
 
 
 def test_the_control_parses_on_the_event_loop(busy: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -235,17 +235,22 @@ def test_a_job_has_no_deadline(data_dir: Path, vocabulary: Vocabulary) -> None:
         assert job.status == "succeeded", job.error
 
 
-def test_a_limit_that_lets_nothing_through_ends_the_job(data_dir: Path, vocabulary: Vocabulary) -> None:
+@pytest.mark.parametrize(
+    ("limits", "rows"),
+    [({"per_month": {"requests": {"hard": 3}}}, 2), ({"per_minute": {"tokens": 1}}, 0)],
+    ids=["used up", "too small for one request"],
+)
+def test_a_limit_that_lets_nothing_through_ends_the_job(
+    data_dir: Path, vocabulary: Vocabulary, limits: dict[str, Any], rows: int
+) -> None:
     with ApiServer(data_dir, vocabulary) as api:
         api.store.ensure_tenant("default")
-        api.store.update_tenant(
-            "default", limits=TenantLimits.model_validate({"per_month": {"requests": {"hard": 3}}})
-        )
+        api.store.update_tenant("default", limits=TenantLimits.model_validate(limits))
         api.services.callers.forget()
         with working(api.services, Scoring()):
             job = over(api.store, queue(api.store))
             assert job.status == "failed" and job.error is not None
-            assert job.error["code"] == "limit_exceeded" and job.progress["rows"] == 2
+            assert job.error["code"] == "limit_exceeded" and job.progress.get("rows", 0) == rows
             api.store.update_tenant("default", limits=TenantLimits())
             api.services.callers.forget()
             api.store.resume_job("default", job.id)

@@ -187,6 +187,21 @@ def test_what_cannot_be_followed_is_named(stocked: ApiServer, changes: dict[str,
     assert refused(stocked, "chat/completions", {**ASKED, **changes})["field"] == param
 
 
+def test_one_answer_is_made_whatever_the_versions_own_number(stocked: ApiServer) -> None:
+    settings = {"n": 3, "temperature": 1.5, "seed": 7, "max_new_tokens": 6}
+    stocked.push("many", labels=["good", "bad"], settings=json.dumps(settings))
+    said = native(stocked, task="many", input=TEXT)["choices"]
+    assert len(said) == 3  # the control: natively the version's own number
+    one = native(stocked, task="many", input=TEXT, n=1)["text"]
+    assert content_of(asked(stocked, "chat/completions", {**ASKED, "model": "many"})) == one
+    (item,) = asked(stocked, "responses", {"model": "many", "input": TEXT})["output"]
+    assert item["content"][0]["text"] == one
+    prompts = {"model": "many", "prompt": [TEXT, TEXT], "echo": True}
+    assert [each["text"] for each in asked(stocked, "completions", prompts)["choices"]] == [TEXT + one] * 2
+    two = asked(stocked, "chat/completions", {**ASKED, "model": "many", "n": 2})["choices"]
+    assert len(two) == 2
+
+
 def test_a_value_that_cannot_be_ranked_is_named(stocked: ApiServer) -> None:
     schema = {**LABEL, "properties": {"label": {"enum": ["good", " good"]}}}
     format = {"type": "json_schema", "json_schema": {"name": "mood", "schema": schema}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -52,6 +53,7 @@ def test_the_body_has_the_four_fields() -> None:
             QuotaExceededError("month", retry_after_seconds=86400),
             {"x-should-retry": "false", "retry-after": "86400", "retry-after-ms": "86400000"},
         ),
+        (QuotaExceededError("more than all", retry_after_seconds=math.inf), {"x-should-retry": "false"}),
         (NotFoundError("no"), {}),
         (InternalError("defect"), {}),
     ],

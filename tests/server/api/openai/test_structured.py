@@ -41,6 +41,17 @@ def answered(schema: Any, place: int = 1) -> Any:
         (object_of(x=ENUM, kind={"const": "k"}), {"kind": "k", "x": "b"}),
         (object_of(x=ENUM) | {"properties": {"why": {"type": "string"}, "x": ENUM}}, {"x": "b"}),
         ({"properties": {"x": ENUM}}, {"x": "b"}),
+        (object_of(kind={"enum": ["k"]}, x=ENUM), {"kind": "k", "x": "b"}),
+        (object_of(x=ENUM, kind={"anyOf": [{"const": "k"}, {"type": "null"}]}), {"x": "b", "kind": "k"}),
+        (object_of(x=ENUM, nothing={"const": None}), {"x": "b", "nothing": None}),
+        (object_of(x={"enum": ["b", "a", 3], "const": "b"}, y=ENUM), {"x": "b", "y": "b"}),
+        (object_of(x={"type": "string", "enum": ["a", 3, "b"]}), {"x": "b"}),
+        (object_of(x={"type": ["integer", "null"], "enum": [True, 1, 1.5, 2.0, None]}), {"x": 2}),
+        (object_of(x={"type": "boolean", "enum": [0, 1, False, True]}), {"x": True}),
+        (
+            object_of(x={"type": "number", "anyOf": [{"const": "a"}, {"const": 1}, {"const": 2.5}]}),
+            {"x": 2.5},
+        ),
     ],
 )
 def test_forms_of_one_choice(schema: Any, answer: Any) -> None:
@@ -70,6 +81,17 @@ def test_forms_of_one_choice(schema: Any, answer: Any) -> None:
         object_of(x={"anyOf": [{"$ref": "#/properties/x"}]}),
         object_of(x={"anyOf": [{"$ref": "#/properties/x"}] * 100}),  # 100 ** 16 parts
         object_of(**{f"x{n}": {"const": n} for n in range(5000)}, y=ENUM),
+        object_of(x=ENUM) | {"required": ["x", "z"]},
+        {"properties": {"x": ENUM}, "required": ["z"]},
+        object_of(x={"type": "string", "enum": ["a", 3]}),
+        object_of(x=ENUM) | {"type": "array"},
+        object_of(x={"type": "colour", "enum": ["a", "b"]}),
+        object_of(x={"enum": ["a", "b" * 513]}),
+        object_of(x={"enum": [1, 2**64]}),
+        object_of(x=ENUM, y={"const": ["k"]}),
+        object_of(x=ENUM, y={"const": "k" * 513}),
+        object_of(x={"$ref": f"#/$defs/{'X' * 513}"}) | {"$defs": {"X" * 513: ENUM}},
+        object_of(x={"anyOf": [{"$ref": "#/$defs/X"}] * 20}) | {"$defs": {"X": {"enum": list(range(256))}}},
     ],
 )
 def test_all_else_is_refused(schema: Any) -> None:

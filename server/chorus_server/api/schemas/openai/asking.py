@@ -38,7 +38,9 @@ class OpenAIBody(LenientBody, GenerationSettings):
     top_p: float | None = Field(
         None, gt=0, le=1, description="By default the version's, else 1: among all tokens."
     )
-    n: int | None = Field(None, ge=1, le=64, description="Answers; several need a temperature or beams.")
+    n: int | None = Field(
+        None, ge=1, le=64, description="Answers, by default 1; several need a temperature or beams."
+    )
     seed: int | None = Field(
         None, ge=-(2**63), lt=2**64, description="Its lowest 32 bits; random if left out."
     )
