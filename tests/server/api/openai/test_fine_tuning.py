@@ -242,6 +242,16 @@ def test_what_is_not_there(api: ApiServer, file: str) -> None:
     assert start(api, file, FEW, suffix="few-more").status_code == 200, "the control"
 
 
+@pytest.mark.parametrize("own", [{"system": None}, {"text": 5}, {"system": []}, {"history": {}}])
+def test_a_row_whose_columns_are_no_texts_is_the_jobs_to_refuse(
+    api: ApiServer, file: str, own: dict[str, Any]
+) -> None:
+    odd = uploaded(api, [messages("good", "yes") | own, *rows(2)])
+    for sent in ({"training_file": odd}, {"validation_file": odd}):
+        assert start(api, file, **sent).status_code == 200
+    assert stored(api, start(api, odd))["template"] == "{text}"
+
+
 def test_a_file_for_something_else(api: ApiServer) -> None:
     answer = start(api, uploaded(api, rows(2), "batch"))
     assert refusal(answer) == ("training_file", "invalid_input")
