@@ -3,7 +3,7 @@ tenant's tasks and packs together by name."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -85,9 +85,13 @@ async def _by_name(
     """Up to `most` tasks and packs whose names come after one. Of a pack and a task of one name, the task."""
     library, store = services.library, services.library.store
     found: dict[str, NamedModel] = {}
-    for kind, of, make in (("packs", store.list_packs, pack_model), ("tasks", store.list_tasks, task_model)):
+    lists: list[tuple[str, Callable[..., Page[Any]], Callable[[Any], NamedModel]]] = [
+        ("packs", store.list_packs, pack_model),
+        ("tasks", store.list_tasks, task_model),
+    ]
+    for kind, of, make in lists:
         cursor = None if after is None else encode_cursor(kind, after)
-        read: Callable[..., Awaitable[Page[Any]]] = partial(library.read, of, principal.tenant)
+        read = partial(library.read, of, principal.tenant)
         records, _ = await items_after(
             read, cursor, most + len(taken), lambda each: principal.may_name(each.name)
         )
