@@ -162,6 +162,9 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, vocabulary: Vocabulary) -> N
         eventually(lambda: not list(tmp_path.glob("*.batch")))
         done = command(api, "run", source, target, "--task", "first", "--resume")
         assert done.exit_code == 2 and "no unfinished run" in done.stderr
+        note.write_text(json.dumps({**noted, "run": "killed before its batch was there"}))
+        begun = command(api, "run", source, target, "--task", "first", "--resume")
+        assert begun.exit_code == 0 and len(api.store.list_jobs("default", "batch").items) == 2, begun.output
 
 
 def test_what_cannot_be_read_is_refused_before_anything_is_sent(
