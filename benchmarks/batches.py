@@ -1,7 +1,7 @@
 """A batch of many lines: its memory, its rate beside the engine's own, and what it costs who asks meanwhile.
 
     python benchmarks/batches.py                      20,000 lines, about two minutes
-    python benchmarks/batches.py --rows 1000000       a million, about an hour
+    python benchmarks/batches.py --rows 1000000       a million, some 42 minutes
 
 The store, the server, the runner of jobs and the scheduler are those that serve; only the device is a sleep
 of `--step-ms` for four rows, beside the host, so that the rate is known and leaves the processor to what is

@@ -67,6 +67,9 @@ def test_lines_are_answered_into_a_file(api: ApiServer, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "answers.errors.jsonl", "answers.jsonl", "lines.jsonl",
     ]  # fmt: skip
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines[:-1]))
+    assert succeeded(api, source, target).stderr.endswith("6 answers\n")
+    assert not (tmp_path / "answers.errors.jsonl").exists(), "it was of the earlier run"
 
 
 def test_rows_of_csv_get_their_answers_beside_them(api: ApiServer, tmp_path: Path) -> None:
@@ -111,6 +114,15 @@ def test_rows_of_json_lines_are_written_about(api: ApiServer, tmp_path: Path) ->
     assert found[-1]["error"].startswith("input_too_long: ") and found[0]["error"] is None
 
 
+def test_columns_of_any_row_of_json_lines_are_written(api: ApiServer, tmp_path: Path) -> None:
+    source, target = tmp_path / "rows.jsonl", tmp_path / "answered.csv"
+    source.write_text('{"text": "good film"}\n{"id": 7, "text": "bad movie"}\n')
+    succeeded(api, source, target, "--task", "base", "--generate", "--setting", "max_new_tokens=2")
+    with target.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["text", "id", "answer", "error"] and [row["id"] for row in rows] == ["", "7"]
+
+
 def test_an_interrupted_run_goes_on(tmp_path: Path, vocabulary: Vocabulary) -> None:
     """The command ends when the batch is cancelled in the middle; what was answered is not asked again."""
     source, target = tmp_path / "rows.tsv", tmp_path / "answered.tsv"
@@ -133,6 +145,10 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, vocabulary: Vocabulary) -> N
             api, "run", source, target, "--task", "first", "--label", "a", "--label", "b", "--resume"
         )
         assert other.exit_code == 2 and "others than those" in other.stderr
+        note = tmp_path / "answered.tsv.batch"
+        noted = json.loads(note.read_text())
+        assert noted.pop("job") == stopped[0]
+        note.write_text(json.dumps(noted))  # as where the command is killed while it starts the batch
         job = api.store.get_job("default", stopped[0])
         assert job.status == "cancelled" and api.engine.wait_idle(300)
         parts = (tmp_path / "data" / "jobs" / "default" / job.id).glob("lines-*")
@@ -146,6 +162,9 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, vocabulary: Vocabulary) -> N
         eventually(lambda: not list(tmp_path.glob("*.batch")))
         done = command(api, "run", source, target, "--task", "first", "--resume")
         assert done.exit_code == 2 and "no unfinished run" in done.stderr
+        note.write_text(json.dumps({**noted, "run": "killed before its batch was there"}))
+        begun = command(api, "run", source, target, "--task", "first", "--resume")
+        assert begun.exit_code == 0 and len(api.store.list_jobs("default", "batch").items) == 2, begun.output
 
 
 def test_what_cannot_be_read_is_refused_before_anything_is_sent(
@@ -160,6 +179,7 @@ def test_what_cannot_be_read_is_refused_before_anything_is_sent(
         ("a.txt", b"a\n", ["--task", "first"], "tells no format"),
         ("a.csv", b"review\na\n", ["--task", "first"], "no column 'text'"),
         ("a.csv", b"text,answer\na,b\n", ["--task", "first"], "--prefix"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": "a", "answer": 1}\n', ["--task", "first"], "--prefix"),
         ("a.csv", b"text\na,b\n", ["--task", "first"], "row 1"),
         ("a.csv", b"text\n\xff\n", ["--task", "first"], "not UTF-8"),
         ("a.jsonl", b'{"text": ["a"]}\n', ["--task", "first"], "row 1: the column 'text' has list"),

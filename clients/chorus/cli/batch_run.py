@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,11 +16,13 @@ from typing import Any
 from chorus.cli.batch_rows import Question
 from chorus.cli.table_files import rows_of, write_rows
 from chorus.client import Client
-from chorus.errors import InvalidArgumentError
+from chorus.errors import ApiError, InvalidArgumentError
 from chorus.saving import whole_file, write_file
 from chorus.types import BatchJob, JobEvent
 
 _PIECE_BYTES = 1 << 20
+_RUN = "run"
+"""Key of the batch's metadata that says which run started it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +62,7 @@ class Run:
             return self._found(client)
         if resume and self.target.exists():
             raise InvalidArgumentError(f"There is no unfinished run of {str(self.target)!r} to resume.")
-        if self.question is None:
-            job = client.batches.start(self.source, self._endpoint())
-        else:
-            with tempfile.NamedTemporaryFile(dir=self.target.parent, suffix=".jsonl") as lines:
-                for line in self.question.lines(self.source):
-                    lines.write(line)
-                lines.flush()
-                job = client.batches.start(Path(lines.name), self.question.endpoint)
-        write_file(self.note, json.dumps({"job": job.id, "digest": self._digest()}).encode())
-        return job
+        return self._started(client, secrets.token_hex(8))
 
     def finish(self, client: Client, job: BatchJob) -> int:
         """Write the answers of a batch that succeeded, and return how many lines there are."""
@@ -87,6 +81,7 @@ class Run:
                 count = job.result.get("rows", 0)
                 if "output" not in found:
                     write_file(self.target, b"")
+                self.errors.unlink(missing_ok=True)  # those of an earlier run
                 for name, path in (("output", self.target), ("errors", self.errors)):
                     if name in found:
                         found[name].replace(path)
@@ -106,8 +101,33 @@ class Run:
                 f"{str(self.source)!r} or the options are others than those of the run that was begun: give "
                 f"the same, or remove {str(self.note)!r} and begin anew."
             )
-        job = client.batches.get(noted["job"])
+        if "job" in noted:
+            job = client.batches.get(noted["job"])
+        else:  # the command ended while it started the batch
+            begun = (each for each in client.batches.list() if each.metadata.get(_RUN) == noted["run"])
+            job = next(begun, None) or self._started(client, noted["run"])
         return client.batches.resume(job) if job.status in ("failed", "cancelled") else job
+
+    def _started(self, client: Client, run: str) -> BatchJob:
+        if self.question is None:
+            return self._queued(client, self.source, self._endpoint(), run)
+        with tempfile.NamedTemporaryFile(dir=self.target.parent, suffix=".jsonl") as lines:
+            for line in self.question.lines(self.source):
+                lines.write(line)
+            lines.flush()
+            return self._queued(client, Path(lines.name), self.question.endpoint, run)
+
+    def _queued(self, client: Client, lines: Path, endpoint: str, run: str) -> BatchJob:
+        """Start the batch. The note says first what tells this run's batch, and then its id."""
+        noted = {"run": run, "digest": self._digest()}
+        write_file(self.note, json.dumps(noted).encode())
+        try:
+            job = client.batches.start(lines, endpoint, metadata={_RUN: run})
+        except (ApiError, InvalidArgumentError):
+            self.forget()
+            raise
+        write_file(self.note, json.dumps({**noted, "job": job.id}).encode())
+        return job
 
     def _endpoint(self) -> str:
         """The route that the lines are for: what the first one says."""

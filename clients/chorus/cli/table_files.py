@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -43,10 +43,11 @@ def parquet() -> Any:
 
 
 def columns_of(path: Path) -> list[str]:
-    """The names of a file's columns; of JSON Lines, those of its first row."""
-    if format_of(path) == "parquet":
+    """The names of a file's columns; of JSON Lines, those that any row has, for which all are read."""
+    kind = format_of(path)
+    if kind == "parquet":
         return list(_opened_parquet(path).schema_arrow.names)
-    return list(next(rows_of(path), {}))
+    return list(dict.fromkeys(chain.from_iterable(islice(rows_of(path), None if kind == "jsonl" else 1))))
 
 
 def rows_of(path: Path) -> Iterator[Row]:

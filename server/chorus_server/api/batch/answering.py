@@ -19,7 +19,6 @@ from chorus_server.errors import (
     ChorusError,
     EngineDeadError,
     InternalError,
-    InvalidInputError,
     NotReadyError,
     OverloadedError,
     QuotaExceededError,
@@ -42,7 +41,7 @@ class BatchLine:
 
     custom_id: str
     request_id: str
-    body: Any | InvalidInputError
+    body: Any | ChorusError
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ async def _answer(endpoint: Endpoint, call: PatientCall, line: BatchLine) -> Ans
 
 
 async def _response(endpoint: Endpoint, call: PatientCall, line: BatchLine) -> Response:
-    if isinstance(line.body, InvalidInputError):
+    if isinstance(line.body, ChorusError):
         return endpoint.error_answer(line.body, line.request_id)
     while True:
         try:

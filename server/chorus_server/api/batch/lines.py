@@ -13,8 +13,9 @@ import numpy as np
 from fastapi import Response
 
 from chorus_server.api.door.routing import BodyType
+from chorus_server.api.http.json_counts import span_of
 from chorus_server.api.inference.calls import Call
-from chorus_server.errors import ChorusError, InvalidInputError
+from chorus_server.errors import ChorusError, InvalidInputError, TooLargeError
 from chorus_server.settings import Settings
 from chorus_server.tuning.document.batch import MOST_LINES, BatchEndpoint
 from chorus_server.validation import join_path
@@ -69,17 +70,19 @@ class BatchFile:
                 if begins and line.strip():
                     yield number, line
 
-    def envelope(self, line: bytes) -> tuple[str, dict[str, Any]]:
-        """The id of a line and its body, parsed but not validated.
+    def envelope(self, line: bytes) -> tuple[str, dict[str, Any] | ChorusError]:
+        """The id of a line and its body, parsed but not validated; or what a request with so large a body is
+        refused with.
 
         Raises:
             InvalidInputError: it is not a line for this batch; names the field.
+            TooLargeError: what stands beside its body is too large.
         """
         if len(line) > self.settings.max_body_bytes + 1:
             raise InvalidInputError(
                 f"The line is longer than {self.settings.max_body_bytes} bytes, the most that a request has."
             )
-        value = self.endpoint.body.parsed(self.settings, bytearray(line))
+        value, refusal = self._parsed(line)
         if not isinstance(value, dict):
             raise InvalidInputError("A line is an object of custom_id, method, url and body.")
         custom_id, method, url, body = (value.get(name) for name in _FIELDS)
@@ -98,7 +101,29 @@ class BatchFile:
             raise InvalidInputError(f"It must be {self.url!r}, as the batch's endpoint is.", field="url")
         if not isinstance(body, dict):
             raise InvalidInputError("Send an object, the body of the request.", field="body")
-        return custom_id, body
+        return custom_id, refusal or body
+
+    def _parsed(self, line: bytes) -> tuple[Any, ChorusError | None]:
+        """A line, and why its body is refused, if that has too much of something; in the line then stands an
+        empty one."""
+
+        def parsed(text: bytes) -> Any:
+            return self.endpoint.body.parsed(self.settings, bytearray(text))
+
+        try:
+            return parsed(line), None
+        except (InvalidInputError, TooLargeError) as error:
+            whole = error
+        if (span := span_of(line, "body")) is None:
+            raise whole
+        begin, end = span
+        value = parsed(line[:begin] + b"{}" + line[end:])
+        try:
+            return {**value, "body": parsed(line[begin:end])}, None  # alone it is not nested as deeply
+        except (InvalidInputError, TooLargeError) as refusal:
+            if refusal.code == "invalid_json":
+                raise whole from None
+            return value, refusal.with_traceback(None)  # which would keep the line
 
     def check(self, interrupt: Callable[[], None]) -> tuple[int, list[dict[str, Any]]]:
         """How many lines there are, and the first faults: `line`, `code`, `message` and `param` of each.
@@ -116,7 +141,7 @@ class BatchFile:
                 break
             try:
                 hashes.append(hash(self.envelope(line)[0]))
-            except InvalidInputError as error:
+            except (InvalidInputError, TooLargeError) as error:
                 faults.append(_fault(number, error.message, error.field, error.code))
                 if len(faults) == MOST_FAULTS:
                     break

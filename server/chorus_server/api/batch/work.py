@@ -12,7 +12,7 @@ from typing import Any
 from chorus_server.api.batch.answering import AnsweredLine, BatchLine, answer_lines
 from chorus_server.api.batch.lines import BatchFile, Endpoint
 from chorus_server.api.jobs.attempt import AskBlock, EngineAttempt
-from chorus_server.errors import InvalidInputError
+from chorus_server.errors import ChorusError, InvalidInputError
 from chorus_server.jobs.line_log import LineLog
 from chorus_server.tuning.document.batch import BatchDocument, BatchEndpoint
 
@@ -39,6 +39,9 @@ def run_batch(endpoints: Mapping[BatchEndpoint, Endpoint], attempt: EngineAttemp
 
 def _answered(file: BatchFile, attempt: EngineAttempt) -> Mapping[str, Any]:
     rows = attempt.progress.get("rows_in_all") or _checked(file, attempt)
+    # An earlier attempt may have been writing.
+    attempt.progress |= {"phase": "asking", "rows_in_all": rows}
+    attempt.held.update(status="running", progress=attempt.progress)
     with LineLog(attempt.folder, attempt.held.token) as log:
         work = _Work(attempt, log, rows)
         work.tell(save=True)
@@ -109,8 +112,6 @@ def _checked(file: BatchFile, attempt: EngineAttempt) -> int:
         what = f", {first['param']}" if first["param"] else ""
         message = f"Line {first['line']}{what}: {first['message']}{more}"
         raise InvalidInputError(message, field="file", code=first["code"])
-    attempt.progress |= {"phase": "asking", "rows_in_all": rows}
-    attempt.held.update(status="running", progress=attempt.progress)
     return rows
 
 
@@ -123,6 +124,8 @@ def _blocks(file: BatchFile, job: str, answered: int) -> Iterator[AskBlock[list[
 
 def _line(file: BatchFile, request_id: str, line: bytes) -> BatchLine:
     custom_id, body = file.envelope(line)
+    if isinstance(body, ChorusError):
+        return BatchLine(custom_id, request_id, body)
     try:
         found = file.endpoint.body.validated(body)
         _check_alone(found)

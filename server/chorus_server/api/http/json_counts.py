@@ -145,6 +145,21 @@ def check_texts(text: bytes | bytearray, limit: int) -> None:
             )
 
 
+def span_of(text: bytes | bytearray, name: str) -> tuple[int, int] | None:
+    """Where the object or list in a field of the outermost object begins and ends; None if there is none."""
+    depth = begin = 0
+    for start, end, sign in _signs(text):
+        if sign in _ENDS:
+            depth -= 1
+            if begin and depth == 1:
+                return begin, end
+        elif sign != _COMMA:
+            if depth == 1 and _name(text, start, end) == name:
+                begin = end - 1
+            depth += 1
+    return None
+
+
 def too_many(most: int, field: str) -> InvalidInputError:
     """The refusal of a list or object with more than `most` items."""
     return InvalidInputError(

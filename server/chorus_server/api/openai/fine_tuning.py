@@ -216,9 +216,12 @@ def _first_rows(path: Path, name: str) -> tuple[str, int]:
     with suppress(InvalidInputError):
         for _, record in islice(read_rows(path, options, field="training_file"), _PEEKED_ROWS):
             if is_conversation(record):
-                history = history or bool(record[HISTORY])
-                systems.add(record[SYSTEM])
-                characters += sum(len(record[name]) for name in (TEXT, SYSTEM, HISTORY))
+                texts = {
+                    name: text for name in (TEXT, SYSTEM, HISTORY) if isinstance(text := record[name], str)
+                }
+                history = history or bool(texts.get(HISTORY))
+                systems.add(texts.get(SYSTEM, ""))
+                characters += sum(map(len, texts.values()))
             answer = record.get(LABEL)
             longest = max(longest, len(answer) if isinstance(answer, str) else 0)
             if characters > _PEEKED_CHARACTERS:

@@ -79,20 +79,28 @@ def event_object(job: Job, event: JobEvent) -> dict[str, Any]:
     }
 
 
-def checkpoint_object(job: Job, event: JobEvent) -> dict[str, Any] | None:
-    """The checkpoint that an event tells of; None for one that is told by another event, or of a prompt
-    beside the first."""
+def is_checkpoint(job: Job, event: JobEvent) -> bool:
+    """Whether an event of `CHECKPOINT_KINDS` tells of a checkpoint: of the first prompt, and not of one that
+    another event tells of."""
     data = renamed_facts(event.data)
     if data.get("prompt") != 0:
-        return None
+        return False
+    if event.kind == "published":
+        return True
     best: Mapping[str, Any] = next(iter(renamed_result(job.result).get("prompts", ())), {})
+    return data.get("split") == "validation" and not (
+        "reference" in best and data["step"] == best["best_step"]
+    )
+
+
+def checkpoint_object(job: Job, event: JobEvent) -> dict[str, Any]:
+    """The checkpoint that an event tells of."""
+    data = renamed_facts(event.data)
     if event.kind == "published":
         step, name = data["best_step"], _model(job, data["reference"])
         metrics = {name.removeprefix("validation_"): value for name, value in data["metrics"].items()}
     else:
         step, name, metrics = data["step"], "", data["metrics"]
-        if data.get("split") != "validation" or ("reference" in best and step == best["best_step"]):
-            return None
     return {
         "id": event_id("ftckpt", job, event.seq),
         "object": "fine_tuning.job.checkpoint",

@@ -3,15 +3,17 @@ tenant's tasks and packs together by name."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
+from chorus_server.api.openai.lists import items_after
 from chorus_server.api.openai.model_names import BASE, mapped_names
 from chorus_server.api.services import Services
 from chorus_server.tenancy.principal import Principal
-from prompts_store.pages import MAX_LIMIT, encode_cursor
+from prompts_store.pages import encode_cursor
 from prompts_store.records import ListRecord, PackVersion, Page, TaskRecord
 
 MAX_MODELS = 1000
@@ -83,26 +85,15 @@ async def _by_name(
     """Up to `most` tasks and packs whose names come after one. Of a pack and a task of one name, the task."""
     library, store = services.library, services.library.store
     found: dict[str, NamedModel] = {}
-    for kind, of, make in (("packs", store.list_packs, pack_model), ("tasks", store.list_tasks, task_model)):
-        records = await _some(library.read, kind, of, principal, after, most + len(taken))
+    lists: list[tuple[str, Callable[..., Page[Any]], Callable[[Any], NamedModel]]] = [
+        ("packs", store.list_packs, pack_model),
+        ("tasks", store.list_tasks, task_model),
+    ]
+    for kind, of, make in lists:
+        cursor = None if after is None else encode_cursor(kind, after)
+        read = partial(library.read, of, principal.tenant)
+        records, _ = await items_after(
+            read, cursor, most + len(taken), lambda each: principal.may_name(each.name)
+        )
         found |= {each.name: each for each in map(make, records)}
     return [found[name] for name in sorted(found) if name not in taken][:most]
-
-
-async def _some(
-    read: Callable[..., Awaitable[Page[Any]]],
-    kind: str,
-    of: Callable[..., Page[Any]],
-    principal: Principal,
-    after: str | None,
-    most: int,
-) -> list[Any]:
-    found: list[Any] = []
-    cursor = None if after is None else encode_cursor(kind, after)
-    while len(found) < most:
-        page = await read(of, principal.tenant, limit=MAX_LIMIT, cursor=cursor)
-        found += [each for each in page.items if principal.may_name(each.name)]
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    return found[:most]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -9,17 +10,15 @@ from fastapi import APIRouter, Query, Request, Response
 from chorus_server.api.batch.queueing import queue_batch
 from chorus_server.api.door.auth import MayRead, MayTune
 from chorus_server.api.door.once import OnceAMinute
-from chorus_server.api.inference.answers import json_response, list_response
+from chorus_server.api.inference.answers import json_response
 from chorus_server.api.openai.batches import openai_batch
 from chorus_server.api.openai.errors import OPENAI_ERRORS, OpenAIRoute, openai_errors
+from chorus_server.api.openai.lists import After, cursor_after, items_after, object_list
 from chorus_server.api.routes.tuning_jobs import JobId
 from chorus_server.api.schemas.openai.batches import BatchBody, OpenAIBatch, OpenAIBatchList
 from chorus_server.api.services import acting_store, services_of
 from chorus_server.api.tuning.steering import job_of, may_see, stopped
-from chorus_server.errors import InvalidInputError
 from chorus_server.tuning.document.batch import BatchDocument
-from prompts_store.errors import InvalidError
-from prompts_store.pages import encode_cursor
 
 router = APIRouter(route_class=OpenAIRoute, tags=["openai"])
 
@@ -44,22 +43,13 @@ async def list_openai_batches(
     request: Request,
     principal: MayRead,
     limit: Annotated[int, Query(ge=1, le=100, description="Most batches in the answer.")] = 20,
-    after: Annotated[str | None, Query(max_length=256, description="Id of the last one known.")] = None,
+    after: After = None,
 ) -> Response:
     """The tenant's batches, newest first."""
     library = services_of(request).library
-    cursor = None if after is None else encode_cursor("jobs", after)
-    try:
-        page = await library.read(
-            library.store.list_jobs, principal.tenant, "batch", limit=limit, cursor=cursor
-        )
-    except InvalidError as error:
-        message = "There is no such batch: send the id of the last one that you have."
-        raise InvalidInputError(message, field="after", code=error.code) from error
-    found = [openai_batch(job) for job in page.items if may_see(principal, job)]
-    ends = {"first_id": found[0]["id"] if found else None, "last_id": found[-1]["id"] if found else None}
-    more = {**ends, "has_more": page.next_cursor is not None}
-    return await list_response("data", found, before={"object": "list"}, after=more)
+    read = partial(library.read, library.store.list_jobs, principal.tenant, "batch")
+    jobs, more = await items_after(read, cursor_after("jobs", after), limit, partial(may_see, principal))
+    return await object_list(jobs, openai_batch, more)
 
 
 @router.get("/openai/v1/batches/{batch}", response_model=OpenAIBatch, responses=OPENAI_ERRORS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -12,7 +13,14 @@ from chorus_server.api.door.once import OnceAMinute
 from chorus_server.api.inference.answers import json_response
 from chorus_server.api.openai.errors import OPENAI_ERRORS, PREFIX, OpenAIRoute, openai_errors
 from chorus_server.api.openai.files import PARTS, file_object, purpose_of
-from chorus_server.api.openai.lists import After, MostItems, cursor_after, object_list, page_limit
+from chorus_server.api.openai.lists import (
+    After,
+    MostItems,
+    cursor_after,
+    items_after,
+    object_list,
+    page_limit,
+)
 from chorus_server.api.routes.files import BINARY, FileId, bytes_of, received, sender_of
 from chorus_server.api.schemas.openai.files import DeletedFile, FileObject, FileObjects
 from chorus_server.api.services import acting_store, services_of
@@ -57,15 +65,15 @@ async def list_file_objects(
 ) -> Response:
     """The tenant's files, newest first."""
     library = services_of(request).library
-    page = await library.read(
+    read = partial(
+        library.read,
         library.store.list_files,
         principal.tenant,
-        limit=page_limit(limit),
-        cursor=cursor_after("files", after),
         purpose=purpose,
         oldest_first=order == "asc",
     )
-    return await object_list(page.items, file_object, page.next_cursor is not None)
+    files, more = await items_after(read, cursor_after("files", after), page_limit(limit))
+    return await object_list(files, file_object, more)
 
 
 @router.get(_PATH + "/{file}", response_model=FileObject, responses=OPENAI_ERRORS)

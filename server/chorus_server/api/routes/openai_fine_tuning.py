@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -15,10 +17,18 @@ from chorus_server.api.openai.fine_tuning_shapes import (
     CHECKPOINT_KINDS,
     checkpoint_object,
     event_object,
+    is_checkpoint,
     job_object,
     seq_of,
 )
-from chorus_server.api.openai.lists import After, MostItems, cursor_after, object_list, page_limit
+from chorus_server.api.openai.lists import (
+    After,
+    MostItems,
+    cursor_after,
+    items_after,
+    object_list,
+    page_limit,
+)
 from chorus_server.api.routes.tuning_jobs import JobId
 from chorus_server.api.schemas.openai.fine_tuning import (
     FineTuningBody,
@@ -34,7 +44,8 @@ from chorus_server.errors import ChorusError, InvalidInputError
 from chorus_server.tenancy.principal import Principal
 from prompts_store.errors import StoreError
 from prompts_store.files.records import DataFile
-from prompts_store.jobs.records import Job
+from prompts_store.jobs.records import Job, JobEvent
+from prompts_store.records import Page
 from prompts_store.store import PromptStore
 
 router = APIRouter(route_class=OpenAIRoute, tags=["openai"])
@@ -64,16 +75,11 @@ async def list_fine_tuning(
     """The tenant's tuning jobs, newest first."""
     services = services_of(request)
     library = services.library
-    page = await library.read(
-        library.store.list_jobs,
-        principal.tenant,
-        "tuning",
-        limit=page_limit(limit),
-        cursor=cursor_after("jobs", after),
-    )
-    jobs = [job for job in page.items if may_see(principal, job)]
+    read = partial(library.read, library.store.list_jobs, principal.tenant, "tuning")
+    cursor, may = cursor_after("jobs", after), partial(may_see, principal)
+    jobs, more = await items_after(read, cursor, page_limit(limit), may)
     base = services.base().name
-    return await object_list(jobs, lambda job: job_object(job, base), page.next_cursor is not None)
+    return await object_list(jobs, lambda job: job_object(job, base), more)
 
 
 @router.get(_PATH + "/{job}", response_model=FineTuningJob, responses=OPENAI_ERRORS)
@@ -121,23 +127,31 @@ async def fine_tuning_checkpoints(
     can be asked."""
     record = await job_of(services_of(request), principal, job, "tuning")
     last = seq_of("ftckpt", record, after)
-    found, more = await _events(request, record, last, limit, kinds=CHECKPOINT_KINDS)
-    made = [each for each in (checkpoint_object(record, event) for event in found) if each is not None]
-    return await object_list(made, lambda each: each, more)
+    found, more = await _events(
+        request, record, last, limit, partial(is_checkpoint, record), kinds=CHECKPOINT_KINDS
+    )
+    return await object_list(found, partial(checkpoint_object, record), more)
 
 
-async def _events(request: Request, job: Job, last: int, limit: int, **which: Any) -> tuple[list[Any], bool]:
+async def _events(
+    request: Request,
+    job: Job,
+    last: int,
+    limit: int,
+    keep: Callable[[JobEvent], bool] = lambda _: True,
+    **which: Any,
+) -> tuple[list[JobEvent], bool]:
     """A page of a job's events, newest first, and whether there are more."""
-    library, most = services_of(request).library, page_limit(limit)
-    found = await library.read(
-        library.store.job_events, job.tenant, job.id, after=last, limit=most, newest_first=True, **which
-    )
-    if len(found) < most:
-        return found, False
-    rest = await library.read(
-        library.store.job_events, job.tenant, job.id, after=found[-1].seq, limit=1, newest_first=True, **which
-    )
-    return found, bool(rest)
+    library = services_of(request).library
+
+    async def read(limit: int, cursor: str | None) -> Page[JobEvent]:
+        after = last if cursor is None else int(cursor)
+        found = await library.read(
+            library.store.job_events, job.tenant, job.id, after=after, limit=limit, newest_first=True, **which
+        )
+        return Page(tuple(found), str(found[-1].seq) if len(found) == limit else None)
+
+    return await items_after(read, None, page_limit(limit), keep)
 
 
 async def _looked_at(services: Services, principal: Principal, file: str, param: str) -> TrainingFile:

@@ -129,20 +129,23 @@ def _parts(body: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_a_line_that_cannot_be_answered_is_a_line_of_the_error_file(api: ApiServer) -> None:
     long = {"task": "first", "input": "good " * 2_000}
+    nested = json.loads("[" * 15 + "]" * 15)
     lines = [
         line("good", {"task": "first", "input": "good film"}),
         line("unknown task", {"task": "nothing", "input": "good film"}),
         line("unknown field", {"task": "first", "input": "good film", "colour": 1}),
         line("wrong type", {"task": "first", "input": 7}),
         line("too long", long),
+        line("many", {"task": "first", "inputs": ["a"] * 2_000}),
+        line("as deep as can be", {"task": "first", "input": "good film", "colour": nested}),
         line("late", {"task": "first", "input": "good film", "deadline_seconds": 3}),
         line("cut", {**long, "truncate": True}),
     ]
     result = succeeded(api, lines)
-    assert (result["rows"], result["failed"]) == (7, 5)
+    assert (result["rows"], result["failed"]) == (9, 7)
     assert [each["custom_id"] for each in answers(api, result["output_file"])] == ["good", "cut"]
     bad = {each["custom_id"]: each["response"] for each in answers(api, result["error_file"])}
-    for each in lines[1:5]:
+    for each in lines[1:7]:
         asked = api.post("/v1/classify", each["body"])
         response = bad[each["custom_id"]]
         assert response["status_code"] == asked.status_code
@@ -194,7 +197,7 @@ FAULTS: dict[str, tuple[bytes | list[Any], int, str | None, str]] = {
     "empty": (b"\n \n", 1, None, "no lines"),
     "nan": (b'{"custom_id": "a", "body": {"x": NaN}}', 1, "body", "not valid JSON"),
     "deep": (b'{"body": ' + b"[" * 40 + b"]" * 40 + b"}", 1, "body" + ".0" * 15, "nested"),
-    "many": ([{**GOOD, "body": {"task": "first", "inputs": ["a"] * 2_000}}], 1, "body.inputs", "more than"),
+    "many beside the body": ([{**GOOD, "colour": ["a"] * 2_000}], 1, "colour", "more than"),
 }  # fmt: skip
 
 
@@ -235,6 +238,19 @@ def test_a_line_longer_than_a_body_may_be_is_never_read_whole(tmp_path: Path, vo
             taken = peak_bytes(ended) / 2**20
             assert peak[0] <= taken <= peak[1], taken
             assert words in (found["error"] or {}).get("message", "")
+
+
+def test_a_line_whose_texts_take_too_much_memory(tmp_path: Path, vocabulary: Vocabulary) -> None:
+    wide, url = "\U0001f600" * 4_000, "/v1/completions"
+    with ApiServer(tmp_path, vocabulary, max_body_bytes=64 << 10) as api:
+        start_engine_jobs(api.services)
+        (bad,) = answers(
+            api, succeeded(api, [line("a", {"model": "base", "prompt": wide}, url)], url)["error_file"]
+        )
+        assert bad["response"]["status_code"] == 413
+        assert bad["response"]["body"]["error"]["code"] == "too_large"
+        found = run(api, [line("a", {}, url), line(wide, {}, url)], url)
+        assert found["error"]["message"].startswith("Line 2, body: The body's texts would take more")
 
 
 def test_at_most_twenty_faults_are_told(api: ApiServer) -> None:

@@ -9,7 +9,9 @@ import pytest
 
 from chorus_server.jobs_wiring import start_engine_jobs
 from chorus_server.model.vocabulary import Vocabulary
-from tests.server.api.api_harness import ApiServer, Gate, error_of, eventually, gated_server
+from chorus_server.tenancy.keys import KeyRing
+from chorus_server.tenancy.principal import Principal
+from tests.server.api.api_harness import FINGERPRINT, ApiServer, Gate, error_of, eventually, gated_server
 from tests.server.api.batch.test_batch import FAULTS, GOOD, LABELS, line, upload
 
 ROUTE = "/openai/v1/batches"
@@ -49,6 +51,53 @@ def test_a_batch_goes_through_its_states(tmp_path: Path, vocabulary: Vocabulary,
         assert again.status_code == 409 and again.headers["x-should-retry"] == "false"
 
 
+def test_a_batch_that_is_asked_again_is_not_finalizing(
+    tmp_path: Path, vocabulary: Vocabulary, gate: Gate
+) -> None:
+    """Its first attempt was writing the files, on a machine whose lines this one does not have."""
+    with gated_server(tmp_path, vocabulary, gate) as api:
+        api.push("first", labels=LABELS)
+        path = f"{ROUTE}/{api.post(ROUTE, body(upload(api, [GOOD]))).json()['id']}"
+        claimed = api.store.claim_job("batch", "another machine", 60, FINGERPRINT)
+        assert claimed is not None
+        progress = {"phase": "writing", "rows": 1, "rows_in_all": 1}
+        api.store.update_job(claimed[1], status="running", progress=progress)
+        assert api.http.get(path).json()["status"] == "finalizing", "the control"
+        api.store.release_job(claimed[1])
+        gate.close()
+        start_engine_jobs(api.services)
+        assert gate.waiting.wait(300)
+        found = api.http.get(path).json()
+        assert (found["status"], found["request_counts"]["completed"]) == ("in_progress", 0)
+        assert api.store.get_job("default", found["id"]).status == "running"
+        gate.open.set()
+        assert ended(api, path)["status"] == "completed"
+
+
+def test_pages_without_what_a_key_may_not_see(tmp_path: Path, vocabulary: Vocabulary) -> None:
+    keys = {"e" * 16: Principal("ours", "all"), "s" * 16: Principal("ours", "some", tasks=("first",))}
+    mine = {"authorization": f"Bearer {'s' * 16}"}
+    with ApiServer(tmp_path, vocabulary, keys=KeyRing(keys, Principal("ours", "anonymous"))) as api:
+        api.http.headers["authorization"] = f"Bearer {'e' * 16}"
+        file = upload(api, [GOOD])
+
+        def made(n: int, **headers: str) -> str:
+            answer = api.http.post(ROUTE, json=body(file, metadata={"n": str(n)}), headers=headers)
+            found: str = answer.json()["id"]
+            return found
+
+        seen = [made(n, **(mine if n % 3 == 0 else {})) for n in range(9)][::-1]
+
+        def page(after: str | None = None, **headers: str) -> tuple[list[str], bool]:
+            query = {"limit": 2} | ({} if after is None else {"after": after})
+            found = api.http.get(ROUTE, params=query, headers=headers).json()
+            return [each["id"] for each in found["data"]], found["has_more"]
+
+        assert page() == (seen[:2], True), "the control"
+        shown = seen[2::3]
+        assert page(**mine) == (shown[:2], True) and page(shown[1], **mine) == (shown[2:], False)
+
+
 def ended(api: ApiServer, path: str) -> dict[str, Any]:
     eventually(lambda: api.http.get(path).json()["status"] in ("completed", "failed", "cancelled"))
     found: dict[str, Any] = api.http.get(path).json()
@@ -86,8 +135,9 @@ def test_lists_cancellation_and_refusals(tmp_path: Path, vocabulary: Vocabulary)
         ):  # fmt: skip
             answer = api.post(ROUTE, refused)
             assert answer.status_code in (400, 404) and error_of(answer)["field"] == param, answer.text
-        answer = api.http.get(ROUTE, params={"after": "job-0"})
-        assert answer.status_code == 400 and error_of(answer)["field"] == "after"
+        for after in ("job-0", "job-" + 24 * "0"):
+            answer = api.http.get(ROUTE, params={"after": after})
+            assert answer.status_code == 400 and error_of(answer)["field"] == "after"
         assert api.http.get("/v1/batches").json()["batches"][0]["id"] == made[2], "the same jobs"
 
 

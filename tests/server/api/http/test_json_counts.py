@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from chorus_server.api.http.json_body import MAX_DEPTH, parse_json
-from chorus_server.api.http.json_counts import Counts, check_counts, check_texts
+from chorus_server.api.http.json_counts import Counts, check_counts, check_texts, span_of
 from chorus_server.api.schemas.inference import ClassifyBody, EnsembleBody, GenerateBody
 from chorus_server.errors import InvalidInputError, TooLargeError
 from chorus_server.validation import join_path
@@ -154,3 +154,20 @@ def test_a_list_is_told_its_first_bad_item_alone(model: Any, name: str) -> None:
         model.model_validate({name: [[]] * 1000})
     own = [error for error in caught.value.errors() if error["loc"][0] == name]
     assert [error["loc"][:2] for error in own] == [(name, 0)]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (b'{"a": 1, "body": {"x": [1, {}]}, "b": {}}', b'{"x": [1, {}]}'),
+        (b'{"a": {"body": {}}, "body" : ["}"]}', b'["}"]'),
+        (b'{"body": {"body": {}}}', b'{"body": {}}'),
+        (b'{"body": "{}", "a": {}}', None),
+        (b'[{"body": {}}]', None),
+        (b'{"body": {"a": [}', None),
+        (b"", None),
+    ],
+)
+def test_where_a_field_stands(text: bytes, value: bytes | None) -> None:
+    span = span_of(text, "body")
+    assert (None if span is None else text[slice(*span)]) == value

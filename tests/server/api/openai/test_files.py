@@ -91,7 +91,9 @@ def test_lists_by_purpose_and_order(api: ApiServer) -> None:
     assert listed(limit=10_000, after=made[1]) == (made[:1], False)
 
 
-@pytest.mark.parametrize("query", [{"after": "x"}, {"limit": 0}, {"order": "up"}, {"next_year": 1}])
+@pytest.mark.parametrize(
+    "query", [{"after": "x"}, {"after": "file-" + 24 * "0"}, {"limit": 0}, {"order": "up"}, {"next_year": 1}]
+)
 def test_lists_that_there_are_not(api: ApiServer, query: dict[str, Any]) -> None:
     answer = api.http.get(FILES, params=query)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, next(iter(query)))

@@ -242,6 +242,16 @@ def test_what_is_not_there(api: ApiServer, file: str) -> None:
     assert start(api, file, FEW, suffix="few-more").status_code == 200, "the control"
 
 
+@pytest.mark.parametrize("own", [{"system": None}, {"text": 5}, {"system": []}, {"history": {}}])
+def test_a_row_whose_columns_are_no_texts_is_the_jobs_to_refuse(
+    api: ApiServer, file: str, own: dict[str, Any]
+) -> None:
+    odd = uploaded(api, [messages("good", "yes") | own, *rows(2)])
+    for sent in ({"training_file": odd}, {"validation_file": odd}):
+        assert start(api, file, **sent).status_code == 200
+    assert stored(api, start(api, odd))["template"] == "{text}"
+
+
 def test_a_file_for_something_else(api: ApiServer) -> None:
     answer = start(api, uploaded(api, rows(2), "batch"))
     assert refusal(answer) == ("training_file", "invalid_input")
@@ -352,9 +362,38 @@ def test_a_list_of_jobs(api: ApiServer, file: str) -> None:
     assert (body["first_id"], body["last_id"], body["has_more"]) == (*made[:2], True)
     after = api.http.get(JOBS, params={"limit": 2, "after": made[1]}).json()
     assert after["data"][0]["id"] == made[2]
-    assert refusal(api.http.get(JOBS, params={"after": "nothing"}))[0] == "after"
+    for after in ("nothing", "job-" + 24 * "0"):
+        assert refusal(api.http.get(JOBS, params={"after": after}))[0] == "after"
     theirs = api.http.get(JOBS, headers={"authorization": f"Bearer {THEIRS}"}).json()
     assert theirs == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+
+
+def test_pages_are_full_of_what_a_key_may_see(api: ApiServer, file: str) -> None:
+    mine = [start(api, file, FEW, suffix="few-more", seed=n).json()["id"] for n in range(3)][::-1]
+    others = [start(api, file, suffix="more", seed=n).json()["id"] for n in range(3)]
+    control = api.http.get(JOBS, params={"limit": 2}).json()["data"]
+    assert [job["id"] for job in control] == others[:0:-1]
+    seen = {"authorization": f"Bearer {FEW}"}
+    body = api.http.get(JOBS, params={"limit": 2}, headers=seen).json()
+    assert ([job["id"] for job in body["data"]], body["has_more"]) == (mine[:2], True)
+    body = api.http.get(JOBS, params={"limit": 1, "after": mine[1]}, headers=seen).json()
+    assert [job["id"] for job in body["data"]] == mine[2:]
+
+
+def test_pages_of_checkpoints_are_full_of_the_first_prompts(api: ApiServer, file: str) -> None:
+    made = start(api, file).json()["id"]
+    _, lease = claimed(api)
+    facts = {"task": "x", "split": "validation", "metrics": {"mean": 0.5}}
+    told = [("evaluated", {**facts, "prompt": p, "step": step}) for step in (1, 2, 3) for p in range(5)]
+    api.store.append_events(lease, told)
+    found: list[int] = []
+    query: dict[str, Any] = {"limit": 2}
+    for more in (True, False):
+        page = api.http.get(f"{JOBS}/{made}/checkpoints", params=query).json()
+        found += [each["step_number"] for each in page["data"]]
+        query["after"] = page["last_id"]
+        assert page["has_more"] is more
+    assert found == [3, 2, 1]
 
 
 def test_pause_resume_and_cancel(api: ApiServer, file: str) -> None:

@@ -43,6 +43,8 @@ def test_a_list_and_its_pages(stored: ApiServer) -> None:
             found, after = found + page, {"after": page[-1]}
         assert found == every
     assert ids(stored, after="bb") == (["c", "d"], False)  # deleted meanwhile
+    answer = stored.http.get("/v1/models", params={"after": "No Name"})
+    assert answer.status_code == 400 and error_of(answer)["field"] == "after", answer.text
 
 
 @pytest.mark.parametrize(
