@@ -101,8 +101,11 @@ class BucketBlobs(_BucketPlace):
 
     def get(self, digest: str, *, fresh: bool = False) -> bytes | None:
         """See `Blobs.get`. A copy that is damaged is fetched again."""
-        if not fresh and (copy := self._copies.read(digest)) is not None and _is_sound(copy, digest):
-            return copy
+        if not fresh and (copy := self._copies.read(digest)) is not None:
+            if _is_sound(copy, digest):
+                return copy
+            with suppress(StoreError):
+                self._copies.remove(digest)
         content = self._bucket.get(self._key(digest))
         if content is not None and not fresh and _is_sound(content, digest):
             # A full disk keeps nobody from reading.
@@ -191,8 +194,9 @@ class _Sending(ContentWriter):
 
     def seal(self, now: datetime) -> str:
         """See `ContentWriter.seal`."""
-        self._contents.send(self.sha256, self.incoming.path)
-        return self.sha256
+        digest = super().seal(now)
+        self._contents.send(digest, self.incoming.path)
+        return digest
 
 
 def _is_sound(content: bytes, digest: str) -> bool:

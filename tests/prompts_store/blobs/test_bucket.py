@@ -89,6 +89,34 @@ def test_a_damaged_data_file_is_told_and_mended(address: BlobAddress, tmp_path: 
         assert store.check().clean and file_bytes(store, "acme", file.id) == b"rows"
 
 
+@pytest.mark.parametrize("spoilt", [b"", bytes(1000), b"rows"], ids=["empty", "zeros", "shorter"])
+def test_a_copy_that_a_power_cut_spoilt_is_fetched_again(
+    address: BlobAddress, tmp_path: Path, spoilt: bytes
+) -> None:
+    """By the next process that uses it."""
+    with closing(PromptStore.open(tmp_path, blobs=address)) as store:
+        file = example_file(store, b"rows\n" * 200)
+    (copy,) = copies(tmp_path)
+    copy.write_bytes(spoilt)
+    with closing(PromptStore.open(tmp_path, blobs=address)) as store:
+        assert file_bytes(store, "acme", file.id) == b"rows\n" * 200 == copy.read_bytes()
+        copy.write_bytes(spoilt)
+    with closing(PromptStore.open(tmp_path, blobs=address)) as store:
+        report = store.backup(BlobAddress(f"file://{tmp_path}/backup"))
+        assert (report.files, report.damaged) == (1, ())
+
+
+def test_what_is_read_stays_though_the_same_is_uploaded_again(address: BlobAddress, tmp_path: Path) -> None:
+    with closing(PromptStore.open(tmp_path, blobs=replace(address, cache_bytes=1 << 20))) as store:
+        content = os.urandom(700_000)
+        file = example_file(store, content, name="once.csv")
+        with store.local_file("acme", file.id) as path:
+            example_file(store, content, name="again.csv")
+            example_file(store, os.urandom(700_000), name="other.csv")
+            assert path.read_bytes() == content, "somebody reads it"
+            assert len(copies(tmp_path)) == 1, "the other had to go"
+
+
 def test_a_large_file_goes_in_parts_and_is_never_in_memory(address: BlobAddress, tmp_path: Path) -> None:
     """The control, reading it whole, is seen."""
     chunk = os.urandom(1 << 20)
