@@ -23,14 +23,14 @@ Open = Callable[[Path, str], PromptStore]
 
 @pytest.fixture
 def opened(request: pytest.FixtureRequest) -> Iterator[Open]:
-    """Opens a store on a folder: `sqlite` and `folder`, or `postgresql` and `bucket`."""
+    """Opens a store on a folder: `sqlite` and `folder`, or `postgresql`, as `chorus_app`, and `bucket`."""
     made = []
 
     def open_one(folder: Path, kind: str) -> PromptStore:
         url = blobs = None
         if kind == "postgresql":
             server = request.getfixturevalue("postgres_server")
-            url, blobs = server.create(), request.getfixturevalue("s3_server").address()
+            url, blobs = server.emptied(), request.getfixturevalue("s3_server").address()
         made.append(PromptStore.open(folder, database_url=url, blobs=blobs))
         return made[-1]
 
