@@ -30,7 +30,9 @@ DEFAULT_CACHE_BYTES = 4 << 30
 
 _COPIED_BYTES = 1 << 20
 _CREDENTIALS_LAST = timedelta(minutes=5)
-CLIENT = {"timeout": timedelta(seconds=30), "connect_timeout": timedelta(seconds=5)}
+# A request may begin its last try at the end of `retry_timeout`; both are together less than the 30 s for which
+# others wait for the publish lock.
+CLIENT = {"timeout": timedelta(seconds=8), "connect_timeout": timedelta(seconds=5)}
 RETRY = {
     "max_retries": 4,
     "retry_timeout": timedelta(seconds=20),
@@ -111,7 +113,7 @@ class BlobAddress:
                     shutil.copyfile(source, target)
                 return source.exists()
         bucket = self.bucket()
-        if bucket.size(name) is None:
+        if bucket.look(name) is None:
             return False
         with translated("write to"), target.open("wb") as opened:
             opened.writelines(bucket.parts(name))

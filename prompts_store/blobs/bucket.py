@@ -97,12 +97,14 @@ class Bucket:
             with self._translated("read"):
                 yield bytes(obstore.get_range(self._objects, key, start=start, end=end))
 
-    def size(self, key: str) -> int | None:
-        """The size of an object in bytes; None if there is none."""
+    def look(self, key: str) -> tuple[int, datetime] | None:
+        """The size of an object in bytes, and when it was last written by the bucket's clock; None if there
+        is none."""
         import obstore
 
         with suppress(FileNotFoundError), self._translated("read"):
-            return obstore.head(self._objects, key)["size"]
+            found = obstore.head(self._objects, key)
+            return found["size"], found["last_modified"]
         return None
 
     def remove(self, key: str) -> None:

@@ -48,7 +48,8 @@ class _BucketPlace:
 
     def size(self, digest: str) -> int | None:
         """See `Place.size`."""
-        return self._bucket.size(self._key(digest))
+        found = self._bucket.look(self._key(digest))
+        return None if found is None else found[0]
 
     def identity(self) -> str | None:
         """See `Place.identity`."""
@@ -62,13 +63,16 @@ class _BucketPlace:
         before = None if instead_of is None else _line(instead_of)
         return self._bucket.exchange(f"{self._kind}/{IDENTITY}", _line(identity), before)
 
-    def remove(self, digest: str) -> bool:
-        """See `Place.remove`."""
-        there = self.has(digest)
-        self._bucket.remove(self._key(digest))
+    def remove(self, digest: str, *, before: datetime | None = None) -> int | None:
+        """See `Place.remove`. Two requests."""
+        found = self._bucket.look(self._key(digest))
+        if found is not None and before is not None and found[1] > before:
+            return None
+        if found is not None:
+            self._bucket.remove(self._key(digest))
         with suppress(StoreError):
             self._copies.remove(digest)
-        return there
+        return None if found is None else found[0]
 
     def entries(self) -> Iterator[BlobEntry]:
         """See `Place.entries`."""
