@@ -30,8 +30,8 @@ DEFAULT_CACHE_BYTES = 4 << 30
 
 _COPIED_BYTES = 1 << 20
 _CREDENTIALS_LAST = timedelta(minutes=5)
-# A request may begin its last try at the end of `retry_timeout`; both are together less than the 30 s for which
-# others wait for the publish lock.
+# A request may begin its last try at the end of `retry_timeout`; both are together less than the 30 s for
+# which others wait for the publish lock.
 CLIENT = {"timeout": timedelta(seconds=8), "connect_timeout": timedelta(seconds=5)}
 RETRY = {
     "max_retries": 4,
@@ -104,7 +104,8 @@ class BlobAddress:
         return None
 
     def get_file(self, name: str, target: Path) -> bool:
-        """Copy a file that is beside the blobs. False if there is none. Raises StoreError."""
+        """Copy a file that is beside the blobs, as it was at one moment. False if there is none. Raises
+        StoreError, also if it is written meanwhile."""
         parts = check_url(self.url)
         if parts.scheme == "file":
             source = Path(unquote(parts.path)) / name
@@ -116,7 +117,7 @@ class BlobAddress:
         if bucket.look(name) is None:
             return False
         with translated("write to"), target.open("wb") as opened:
-            opened.writelines(bucket.parts(name))
+            opened.writelines(bucket.parts(name, one_version=True))
         return True
 
     def bucket(self) -> Bucket:

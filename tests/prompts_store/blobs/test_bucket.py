@@ -141,6 +141,23 @@ def test_a_large_file_goes_in_parts_and_is_never_in_memory(address: BlobAddress,
             assert not path.exists() and len(opened.read()) == file.size_bytes
 
 
+def test_a_file_that_is_written_while_it_is_read_is_no_mixture(address: BlobAddress, tmp_path: Path) -> None:
+    """The control, parts of whatever is there, is one."""
+    bucket = address.bucket()
+    old, new = b"o" * (PART_BYTES + 1), b"n" * (PART_BYTES + 1)
+    for one_version in (False, True):
+        bucket.put("backup.db", old)
+        parts = bucket.parts("backup.db", one_version=one_version)
+        begun = next(parts)
+        bucket.put("backup.db", new)
+        if not one_version:
+            assert begun + next(parts) not in (old, new)
+            continue
+        with pytest.raises(StoreError, match="was written while it was read"):
+            next(parts)
+    assert address.get_file("backup.db", tmp_path / "copy") and (tmp_path / "copy").read_bytes() == new
+
+
 def test_copies_keep_within_their_bound(address: BlobAddress, tmp_path: Path) -> None:
     """The least recently used go, and what was read lately stays."""
     with closing(PromptStore.open(tmp_path, blobs=replace(address, cache_bytes=100_000))) as store:
