@@ -88,7 +88,7 @@ def faulty_store(
     sound = place.bucket()
     bucket = FaultyBucket(sound._objects, sound._name)
     bucket.files = files
-    copies = LocalCopies(folder / "cache", most_bytes=1 << 20, files=files)
+    copies = LocalCopies(folder / "copies", most_bytes=1 << 20, files=files)
     contents = BucketContents(bucket, copies)
     return PromptStore(database, kind(bucket, copies), clock, contents=contents), files
 

@@ -29,7 +29,7 @@ def address(s3_server: S3Server) -> BlobAddress:
 
 
 def copies(folder: Path) -> list[Path]:
-    return [path for path in (folder / "cache").rglob("*") if path.is_file()]
+    return [path for path in (folder / "copies").rglob("*") if path.is_file()]
 
 
 def test_two_machines_share_a_bucket(address: BlobAddress, tmp_path: Path) -> None:
