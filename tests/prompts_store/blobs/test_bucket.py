@@ -7,7 +7,9 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
+import obstore
 import pytest
 
 from prompts_store import PromptStore
@@ -193,6 +195,19 @@ def test_one_of_many_databases_gets_an_empty_bucket(address: BlobAddress, tmp_pa
     assert won == [blobs.identity()]
     address.bucket().put("blobs/store-id", b"id 9\n")
     assert won != [blobs.identity()]
+
+
+@pytest.mark.parametrize("version", [None, "7"])
+def test_a_conditional_write_has_the_version_only_where_there_is_one(
+    address: BlobAddress, monkeypatch: pytest.MonkeyPatch, version: str | None
+) -> None:
+    """GCS, which no test has seen, asks for it; S3 without versions must not be given one."""
+    modes: list[object] = []
+    found = SimpleNamespace(bytes=lambda: b"old", meta={"e_tag": "tag", "version": version})
+    monkeypatch.setattr(obstore, "get", lambda *arguments: found)
+    monkeypatch.setattr(obstore, "put", lambda *arguments, mode: modes.append(mode))
+    assert address.bucket().exchange("blobs/store-id", b"new", b"old")
+    assert modes == [{"e_tag": "tag"} | ({} if version is None else {"version": version})]
 
 
 def test_another_database_collects_nothing_until_it_adopts(address: BlobAddress, tmp_path: Path) -> None:
