@@ -190,7 +190,7 @@ def test_copies_of_a_bucket_do_not_pile_up(
     store, new = opened(tmp_path / "old", "sqlite"), opened(tmp_path / "new", "sqlite")
     fill(store)
     for number in range(5):
-        example_file(store, f"{number}".encode())
+        example_file(store, f"row {number}".encode())
     held, opened_before = [], backups._opened
 
     def looking(place: BlobAddress, scratch: Path) -> object:
