@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, make_url
 
 from prompts_store import CollectReport, PromptStore
-from prompts_store.blobs import Blobs, LocalBlobs
+from prompts_store.blobs import BlobEntry, Blobs, LocalBlobs
 from prompts_store.blobs.format import encode
 from prompts_store.database import Database
 from prompts_store.errors import InvalidError, NotFoundError, StoreError
@@ -213,20 +213,21 @@ def test_an_orphan_that_was_put_again_since_it_was_listed_stays(
     disk_store: PromptStore, clock: FakeClock, tmp_path: Path
 ) -> None:
     """Its upload would find it gone, and send it again under the lock."""
-    blobs, name = LocalBlobs(tmp_path / "data" / "blobs"), "ab" * 32
+    name, listed = "ab" * 32, []
 
-    class Racing(Database):
-        @contextmanager
-        def write(self, tenant: str) -> Iterator[Connection]:
-            blobs.put(name, b"content", now=clock())
-            with super().write(tenant) as connection:
-                yield connection
+    class Racing(LocalBlobs):
+        def entries(self) -> Iterator[BlobEntry]:
+            listed.extend(super().entries())
+            self.put(name, b"content", now=clock())
+            return iter(listed)
 
+    blobs = Racing(tmp_path / "data" / "blobs")
     blobs.put(name, b"content", now=clock())
     clock.advance(60)
-    database = Racing(disk_store._database.engine, memory=False)
-    racing = PromptStore(database, blobs, disk_store._clock, contents=disk_store._contents)
+    racing = PromptStore(disk_store._database, blobs, clock, contents=disk_store._contents)
     assert racing.collect(grace_seconds=30) == CollectReport() and blobs.has(name)
+    clock.advance(30)
+    assert listed and disk_store.collect(grace_seconds=30).orphans == 1
 
 
 def test_a_collection_whose_session_died_removes_nothing_more(
