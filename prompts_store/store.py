@@ -115,7 +115,7 @@ class PromptStore(
             values = LocalBlobs(data_dir / "blobs", files=files)
             contents = LocalContents(data_dir / "files", files=files)
         else:
-            values, contents = blobs.open(data_dir / "cache", files)
+            values, contents = blobs.open(data_dir / "copies", files)
             if not make and values.identity() is None:
                 raise _no_store("at blob_url: it has no blobs/store-id. Check the name", "blob_url")
         store = cls(Database.open(data_dir, database_url, make=make), values, clock, contents=contents)

@@ -46,7 +46,11 @@ END $$;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO chorus_app, chorus_upkeep;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO chorus_app, chorus_upkeep;
+-- A restore goes on counting where the backup was.
+GRANT UPDATE ON ALL SEQUENCES IN SCHEMA public TO chorus_upkeep;
 ALTER DEFAULT PRIVILEGES FOR ROLE chorus_migrate IN SCHEMA public
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO chorus_app, chorus_upkeep;
 ALTER DEFAULT PRIVILEGES FOR ROLE chorus_migrate IN SCHEMA public
     GRANT USAGE ON SEQUENCES TO chorus_app, chorus_upkeep;
+ALTER DEFAULT PRIVILEGES FOR ROLE chorus_migrate IN SCHEMA public
+    GRANT UPDATE ON SEQUENCES TO chorus_upkeep;

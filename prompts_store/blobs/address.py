@@ -30,7 +30,9 @@ DEFAULT_CACHE_BYTES = 4 << 30
 
 _COPIED_BYTES = 1 << 20
 _CREDENTIALS_LAST = timedelta(minutes=5)
-CLIENT = {"timeout": timedelta(seconds=30), "connect_timeout": timedelta(seconds=5)}
+# A request may begin its last try at the end of `retry_timeout`; both are together less than the 30 s for
+# which others wait for the publish lock.
+CLIENT = {"timeout": timedelta(seconds=8), "connect_timeout": timedelta(seconds=5)}
 RETRY = {
     "max_retries": 4,
     "retry_timeout": timedelta(seconds=20),
@@ -102,7 +104,8 @@ class BlobAddress:
         return None
 
     def get_file(self, name: str, target: Path) -> bool:
-        """Copy a file that is beside the blobs. False if there is none. Raises StoreError."""
+        """Copy a file that is beside the blobs, as it was at one moment. False if there is none. Raises
+        StoreError, also if it is written meanwhile."""
         parts = check_url(self.url)
         if parts.scheme == "file":
             source = Path(unquote(parts.path)) / name
@@ -111,10 +114,10 @@ class BlobAddress:
                     shutil.copyfile(source, target)
                 return source.exists()
         bucket = self.bucket()
-        if bucket.size(name) is None:
+        if bucket.look(name) is None:
             return False
         with translated("write to"), target.open("wb") as opened:
-            opened.writelines(bucket.parts(name))
+            opened.writelines(bucket.parts(name, one_version=True))
         return True
 
     def bucket(self) -> Bucket:

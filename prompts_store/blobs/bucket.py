@@ -67,8 +67,10 @@ class Bucket:
                 found = obstore.get(self._objects, key)
                 if bytes(found.bytes()) != instead_of:
                     return False
-                # A version of None would be compared too.
+                # GCS asks for the version. S3 without versions has none, and would compare None too.
                 mode = {"e_tag": found.meta["e_tag"]}
+                if found.meta["version"] is not None:
+                    mode["version"] = found.meta["version"]
             if instead_of is not None and mode == "create":
                 return False
             try:
@@ -86,23 +88,34 @@ class Bucket:
             return bytes(obstore.get(self._objects, key).bytes())
         return None
 
-    def parts(self, key: str) -> Iterator[bytes]:
-        """The bytes of an object, in parts. Raises FileNotFoundError if there is none."""
+    def parts(self, key: str, *, one_version: bool = False) -> Iterator[bytes]:
+        """The bytes of an object, in parts. Raises FileNotFoundError if there is none.
+
+        Args:
+            one_version: for an object whose bytes may change: raise StoreError if it was written meanwhile.
+        """
         import obstore
 
         with self._translated("read"):
-            size = obstore.head(self._objects, key)["size"]
-        for start in range(0, size, PART_BYTES):
-            end = min(start + PART_BYTES, size)
+            first = obstore.head(self._objects, key)
+        for start in range(0, first["size"], PART_BYTES):
+            end = min(start + PART_BYTES, first["size"])
             with self._translated("read"):
-                yield bytes(obstore.get_range(self._objects, key, start=start, end=end))
+                found = obstore.get(self._objects, key, options={"range": (start, end)})
+                content = bytes(found.bytes())
+            if one_version and found.meta["e_tag"] != first["e_tag"]:
+                message = f"{key} in the bucket {self._name} was written while it was read; try again."
+                raise StoreError(message, field="blob_url")
+            yield content
 
-    def size(self, key: str) -> int | None:
-        """The size of an object in bytes; None if there is none."""
+    def look(self, key: str) -> tuple[int, datetime] | None:
+        """The size of an object in bytes, and when it was last written by the bucket's clock; None if there
+        is none."""
         import obstore
 
         with suppress(FileNotFoundError), self._translated("read"):
-            return obstore.head(self._objects, key)["size"]
+            found = obstore.head(self._objects, key)
+            return found["size"], found["last_modified"]
         return None
 
     def remove(self, key: str) -> None:

@@ -48,7 +48,8 @@ class _BucketPlace:
 
     def size(self, digest: str) -> int | None:
         """See `Place.size`."""
-        return self._bucket.size(self._key(digest))
+        found = self._bucket.look(self._key(digest))
+        return None if found is None else found[0]
 
     def identity(self) -> str | None:
         """See `Place.identity`."""
@@ -62,13 +63,16 @@ class _BucketPlace:
         before = None if instead_of is None else _line(instead_of)
         return self._bucket.exchange(f"{self._kind}/{IDENTITY}", _line(identity), before)
 
-    def remove(self, digest: str) -> bool:
-        """See `Place.remove`."""
-        there = self.has(digest)
-        self._bucket.remove(self._key(digest))
+    def remove(self, digest: str, *, before: datetime | None = None) -> int | None:
+        """See `Place.remove`. Two requests."""
+        found = self._bucket.look(self._key(digest))
+        if found is not None and before is not None and found[1] > before:
+            return None
+        if found is not None:
+            self._bucket.remove(self._key(digest))
         with suppress(StoreError):
             self._copies.remove(digest)
-        return there
+        return None if found is None else found[0]
 
     def entries(self) -> Iterator[BlobEntry]:
         """See `Place.entries`."""
@@ -101,8 +105,11 @@ class BucketBlobs(_BucketPlace):
 
     def get(self, digest: str, *, fresh: bool = False) -> bytes | None:
         """See `Blobs.get`. A copy that is damaged is fetched again."""
-        if not fresh and (copy := self._copies.read(digest)) is not None and _is_sound(copy, digest):
-            return copy
+        if not fresh and (copy := self._copies.read(digest)) is not None:
+            if _is_sound(copy, digest):
+                return copy
+            with suppress(StoreError):
+                self._copies.remove(digest)
         content = self._bucket.get(self._key(digest))
         if content is not None and not fresh and _is_sound(content, digest):
             # A full disk keeps nobody from reading.
@@ -191,8 +198,9 @@ class _Sending(ContentWriter):
 
     def seal(self, now: datetime) -> str:
         """See `ContentWriter.seal`."""
-        self._contents.send(self.sha256, self.incoming.path)
-        return self.sha256
+        digest = super().seal(now)
+        self._contents.send(digest, self.incoming.path)
+        return digest
 
 
 def _is_sound(content: bytes, digest: str) -> bool:

@@ -131,13 +131,20 @@ class DigestFolder:
             self._files.sync_folder(self._folder)
         return True
 
-    def remove(self, digest: str) -> bool:
-        """Remove a file. False if there was none.
+    def remove(self, digest: str, *, before: datetime | None = None) -> int | None:
+        """See `Place.remove`.
 
         This is not synced: if a power cut brings the file back, it is an orphan, which is collected again.
         """
+        path = self._path(digest)
         with translated("remove from"):
-            return self._unlink(self._path(digest))
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                return None
+            if before is not None and datetime.fromtimestamp(found.st_mtime, UTC) > before:
+                return None
+            return found.st_size if self._unlink(path) else None
 
     def entries(self) -> Iterator[BlobEntry]:
         """All files, in no order. Files that appear or disappear meanwhile may be missed."""

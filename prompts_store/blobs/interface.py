@@ -48,8 +48,9 @@ class Place(Protocol):
             first and then writes.
         """
 
-    def remove(self, digest: str) -> bool:
-        """Remove a blob. False if there was none."""
+    def remove(self, digest: str, *, before: datetime | None = None) -> int | None:
+        """Remove a blob, and return its size in bytes. None if there was none, or it was put later than
+        `before`."""
 
     def entries(self) -> Iterator[BlobEntry]:
         """All blobs, in no order. Blobs that appear or disappear meanwhile may be missed."""

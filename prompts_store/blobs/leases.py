@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 
@@ -31,18 +31,20 @@ class Leases:
                 if not self._readers[digest]:
                     del self._readers[digest]
 
-    def unless_held(self, digest: str, remove: Callable[[], bool]) -> bool | None:
-        """Run `remove`; callers of `hold` meanwhile learn that the digest is being removed. None if somebody
-        holds it already. No lock is held meanwhile, so a slow disk delays no other reader."""
+    @contextmanager
+    def leaving(self, digest: str) -> Iterator[bool]:
+        """A block that removes a digest; callers of `hold` meanwhile learn that. False if somebody holds it
+        already, so it must stay. No lock is held meanwhile, so a slow disk delays no other reader."""
         with self._lock:
-            if digest in self._readers:
-                return None
-            self._leaving.add(digest)
+            free = digest not in self._readers
+            if free:
+                self._leaving.add(digest)
         try:
-            return remove()
+            yield free
         finally:
-            with self._lock:
-                self._leaving.discard(digest)
+            if free:
+                with self._lock:
+                    self._leaving.discard(digest)
 
     def held(self) -> int:
         """The number of digests held."""

@@ -51,10 +51,14 @@ class MemoryBlobs:
             self._identity = identity
         return True
 
-    def remove(self, digest: str) -> bool:
+    def remove(self, digest: str, *, before: datetime | None = None) -> int | None:
         """See `Place.remove`."""
         with self._lock:
-            return self._blobs.pop(digest, None) is not None
+            found = self._blobs.get(digest)
+            if found is None or (before is not None and found[1] > before):
+                return None
+            del self._blobs[digest]
+        return len(found[0])
 
     def entries(self) -> Iterator[BlobEntry]:
         """See `Place.entries`."""

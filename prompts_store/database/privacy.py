@@ -17,7 +17,18 @@ LOG = logging.getLogger("chorus.store")
 
 # The names in a data folder: those of the store, the server, its jobs and its container.
 _OURS = frozenset(
-    {"open.lock", "blobs", "files", "usage", "compile_cache", "tuning", "jobs", "cache", "lost+found"}
+    {
+        "open.lock",
+        "blobs",
+        "files",
+        "usage",
+        "compile_cache",
+        "tuning",
+        "jobs",
+        "copies",
+        "cache",
+        "lost+found",
+    }
 )
 
 

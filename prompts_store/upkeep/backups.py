@@ -11,9 +11,11 @@ for its grace period first. See decision 0022.
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -84,7 +86,7 @@ class Backups:
         """
         with tempfile.TemporaryDirectory(prefix="chorus-backup-") as name:
             scratch = Path(name)
-            blobs, contents = target.open(scratch / "cache")
+            blobs, contents = _opened(target, scratch)
             self._check_target(target, blobs, contents, scratch)
             copying = _Copying(self._blobs, self._contents, blobs, contents, self._clock)
             with self._database.read(EVERY_TENANT) as connection:
@@ -107,17 +109,19 @@ class Backups:
 
         Raises:
             NotFoundError: `no_store`: there is no backup.
+            CorruptError: `corrupt_file`: its rows are damaged.
             ConflictError: `store_not_empty`.
             StoreError: the disk, the bucket or the database failed. No row was written; restoring again
                 continues.
         """
         with tempfile.TemporaryDirectory(prefix="chorus-backup-") as name:
             scratch = Path(name)
-            blobs, contents = source.open(scratch / "cache")
+            blobs, contents = _opened(source, scratch)
             if not source.get_file(ROWS_FILE, scratch / "chorus.db"):
                 raise NotFoundError(
                     f"There is no backup: {ROWS_FILE} is missing. Check the name.", code="no_store"
                 )
+            _require_whole(scratch / "chorus.db")
             # It may be an older Chorus's: this copy is migrated.
             database = Database.open(scratch, None, make=False)
             try:
@@ -151,6 +155,21 @@ class Backups:
                     raise ConflictError(message, code="other_store")
         finally:
             database.close()
+
+
+def _opened(place: BlobAddress, scratch: Path) -> tuple[Blobs, Contents]:
+    """The places of a backup. Each copy of what is in a bucket goes when it was used, for it is used once."""
+    return replace(place, cache_bytes=1).open(scratch / "cache")
+
+
+def _require_whole(rows: Path) -> None:
+    try:
+        with closing(sqlite3.connect(rows)) as connection:
+            (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        found = str(error)
+    if found != "ok":
+        raise CorruptError(f"{ROWS_FILE} is damaged ({found}); use an earlier backup.", code="corrupt_file")
 
 
 @dataclass(frozen=True, slots=True)

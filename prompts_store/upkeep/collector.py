@@ -13,9 +13,11 @@ operator has looked.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Literal
 
 from sqlalchemy import Connection, delete, literal, select, tuple_
@@ -27,7 +29,7 @@ from prompts_store.blobs.leases import Leases
 from prompts_store.database import EVERY_TENANT, Database
 from prompts_store.database.tables import blobs as blob_table
 from prompts_store.errors import ConflictError
-from prompts_store.upkeep.file_collector import BATCH, FileCollector, batches
+from prompts_store.upkeep.file_collector import BATCH, FileCollector, require_lock, while_locked
 from prompts_store.upkeep.holdings import Holding, blob_holdings, file_holdings
 from prompts_store.upkeep.identity import Identity
 
@@ -165,27 +167,30 @@ class Collector:
             with self._database.write(EVERY_TENANT) as connection:
                 self._identity.require(connection)
                 rows = self._candidates(connection, after=last)
-                for _, digest, size in rows:
-                    was_there = self._remove(digest)
-                    if was_there is None:
-                        continue
+                for since, digest in while_locked(rows):
+                    last = since, digest
+                    with self._leases.leaving(digest) as free:
+                        self._held += not free
+                        if not free:
+                            continue
+                        require_lock(connection)
+                        size = self._blobs.remove(digest)
                     # The blob may be missing: a collection that died before its commit has already removed
                     # it.
                     connection.execute(delete(blob_table).where(blob_table.c.digest == digest))
-                    removed += was_there
-                    freed += size * was_there
-            if len(rows) < BATCH:
+                    removed += size is not None
+                    freed += size or 0
+            if not rows or (len(rows) < BATCH and last == rows[-1]):
                 return removed, freed
-            last = rows[-1][:2]
 
     def _candidates(
         self, connection: Connection, *, after: tuple[datetime, str] | None
-    ) -> list[tuple[datetime, str, int]]:
+    ) -> list[tuple[datetime, str]]:
         """The next blobs that nothing names, in the order of their index, so that writers do not wait while a
         million others are read."""
         since = blob_table.c.unreferenced_at
         key = tuple_(since, blob_table.c.digest)
-        query = select(since, blob_table.c.digest, blob_table.c.size_bytes).where(since <= self._before)
+        query = select(since, blob_table.c.digest).where(since <= self._before)
         if after is not None:
             moment, digest = (
                 literal(value, column.type)
@@ -193,25 +198,29 @@ class Collector:
             )
             query = query.where(key > tuple_(moment, digest))
         rows = connection.execute(query.order_by(since, blob_table.c.digest).limit(BATCH))
-        return [(row.unreferenced_at, row.digest, row.size_bytes) for row in rows]
+        return [(row.unreferenced_at, row.digest) for row in rows]
 
     def _collect_orphans(self, unnamed: Sequence[str]) -> tuple[int, int]:
         removed = freed = 0
-        for batch in batches(unnamed):
+        left = deque(unnamed)
+        while left:
             with self._database.write(EVERY_TENANT) as connection:
                 self._identity.require(connection)
+                batch = list(islice(left, BATCH))
                 named = _named(connection, batch)
-                for digest in batch:
-                    size = 0 if digest in named else self._blobs.size(digest) or 0
-                    if digest not in named and self._remove(digest):
-                        removed += 1
-                        freed += size
+                for digest in while_locked(batch):
+                    left.popleft()
+                    if digest in named:
+                        continue
+                    with self._leases.leaving(digest) as free:
+                        self._held += not free
+                        if not free:
+                            continue
+                        require_lock(connection)
+                        size = self._blobs.remove(digest, before=self._before)
+                    removed += size is not None
+                    freed += size or 0
         return removed, freed
-
-    def _remove(self, digest: str) -> bool | None:
-        removed = self._leases.unless_held(digest, lambda: self._blobs.remove(digest))
-        self._held += removed is None
-        return removed
 
 
 class _Counted:

@@ -6,16 +6,27 @@ finds no row may remove the bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
 from datetime import datetime
+from itertools import islice
+from typing import TypeVar
+
+from sqlalchemy import Connection, select
 
 from prompts_store.blobs import Contents
 from prompts_store.database import EVERY_TENANT, Database
 from prompts_store.files import data_files
 from prompts_store.upkeep.identity import Identity
 
+T = TypeVar("T")
+
 BATCH = 100
-"""Removals under one lock: a writer waits for at most this many."""
+"""Removals under one lock, at most."""
+
+HOLD_SECONDS = 0.5
+"""After so long no further removal is begun under the same lock: a bucket may take its time for each."""
 
 
 class FileCollector:
@@ -33,21 +44,39 @@ class FileCollector:
         self._identity = identity
         self._before = before
 
-    def remove(self, unneeded: Sequence[str]) -> tuple[int, int]:
+    def remove(self, unneeded: Iterable[str]) -> tuple[int, int]:
         """Remove those contents that may still be removed. Returns how many, and their bytes."""
         removed = freed = 0
-        for batch in batches(unneeded):
+        left = deque(unneeded)
+        while left:
             with self._database.write(EVERY_TENANT) as connection:
                 self._identity.require(connection)
+                batch = list(islice(left, BATCH))
                 kept = data_files.needed(connection, batch, deleted_after=self._before)
-                for digest in batch:
-                    size = 0 if digest in kept else self._contents.size(digest) or 0
-                    if digest not in kept and self._contents.remove(digest):
-                        removed += 1
-                        freed += size
+                for digest in while_locked(batch):
+                    left.popleft()
+                    if digest in kept:
+                        continue
+                    require_lock(connection)
+                    size = self._contents.remove(digest, before=self._before)
+                    removed += size is not None
+                    freed += size or 0
         return removed, freed
 
 
-def batches(digests: Sequence[str]) -> Iterator[Sequence[str]]:
-    """The digests in groups of as many as are removed under one lock."""
-    return (digests[start : start + BATCH] for start in range(0, len(digests), BATCH))
+def while_locked(batch: Iterable[T]) -> Iterator[T]:
+    """The items of a batch, until the lock has been held for long enough; one at least."""
+    until = time.monotonic() + HOLD_SECONDS
+    for item in batch:
+        yield item
+        if time.monotonic() >= until:
+            return
+
+
+def require_lock(connection: Connection) -> None:
+    """Raise an error if the database has ended this session, and so has given the publish lock to others.
+
+    To be called before each removal: without a statement in between, a batch would go on removing what
+    somebody publishes meanwhile.
+    """
+    connection.execute(select(1))

@@ -46,9 +46,9 @@ class FaultyBucket(Bucket):
         with _steps(self.files):
             super().put_file(key, path)
 
-    def size(self, key: str) -> int | None:
+    def look(self, key: str) -> tuple[int, datetime] | None:
         with _steps(self.files):
-            return super().size(key)
+            return super().look(key)
 
     def remove(self, key: str) -> None:
         with _steps(self.files):
@@ -88,7 +88,7 @@ def faulty_store(
     sound = place.bucket()
     bucket = FaultyBucket(sound._objects, sound._name)
     bucket.files = files
-    copies = LocalCopies(folder / "cache", most_bytes=1 << 20, files=files)
+    copies = LocalCopies(folder / "copies", most_bytes=1 << 20, files=files)
     contents = BucketContents(bucket, copies)
     return PromptStore(database, kind(bucket, copies), clock, contents=contents), files
 
@@ -212,4 +212,4 @@ def test_control_a_row_without_its_blob_is_noticed(
 
 def test_the_client_gives_up_in_time() -> None:
     """Also under the publish lock, for which others wait 30 s."""
-    assert address.RETRY["retry_timeout"] < timedelta(seconds=30)
+    assert address.CLIENT["timeout"] + address.RETRY["retry_timeout"] < timedelta(seconds=30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -79,3 +80,9 @@ def test_what_is_not_there_is_a_sentence() -> None:
             [sys.executable, SCRIPT, "--extra", extra], capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 1 and done.stdout == "" and done.stderr.startswith("sbom: "), done.stderr
+
+
+def test_the_command_for_the_image_names_all_its_extras() -> None:
+    (more,) = re.findall(r"\[\$extra,([a-z,]+)\]", (ROOT / "Dockerfile").read_text())
+    told = set(re.findall(r"--extra ([a-z]+)", (ROOT / "SECURITY.md").read_text()))
+    assert told == {"server", *more.split(",")}

@@ -26,10 +26,17 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
 
 
 def test_a_blob_is_there_until_it_is_removed(blobs: Blobs) -> None:
-    assert (blobs.get(NAME), blobs.has(NAME), blobs.remove(NAME)) == (None, False, False)
+    assert (blobs.get(NAME), blobs.has(NAME), blobs.remove(NAME)) == (None, False, None)
     blobs.put(NAME, b"content", now=NOW)
     assert (blobs.get(NAME), blobs.has(NAME), blobs.has(OTHER)) == (b"content", True, False)
-    assert (blobs.remove(NAME), blobs.get(NAME), list(blobs.entries())) == (True, None, [])
+    assert (blobs.remove(NAME), blobs.get(NAME), list(blobs.entries())) == (7, None, [])
+
+
+def test_what_was_put_again_later_is_not_removed(blobs: Blobs) -> None:
+    blobs.put(NAME, b"content", now=NOW)
+    (entry,) = blobs.entries()
+    assert blobs.remove(NAME, before=entry.stored_at - timedelta(hours=1)) is None and blobs.has(NAME)
+    assert blobs.remove(NAME, before=entry.stored_at) == 7 and not blobs.has(NAME)
 
 
 def test_entries_tell_when_a_blob_was_last_put(blobs: Blobs) -> None:

@@ -12,7 +12,7 @@ from prompts_store import PromptStore
 from prompts_store.audit.records import OF_THE_STORE
 from prompts_store.blobs import BlobAddress
 from prompts_store.database import EVERY_TENANT
-from prompts_store.errors import ConflictError, NotFoundError, StoreError
+from prompts_store.errors import ConflictError, CorruptError, NotFoundError, StoreError
 from prompts_store.records import EnsembleMember
 from prompts_store.testing import FakeClock, example_file, example_prompt, file_bytes
 from prompts_store.upkeep import backups
@@ -23,14 +23,14 @@ Open = Callable[[Path, str], PromptStore]
 
 @pytest.fixture
 def opened(request: pytest.FixtureRequest) -> Iterator[Open]:
-    """Opens a store on a folder: `sqlite` and `folder`, or `postgresql` and `bucket`."""
+    """Opens a store on a folder: `sqlite` and `folder`, or `postgresql`, as `chorus_app`, and `bucket`."""
     made = []
 
     def open_one(folder: Path, kind: str) -> PromptStore:
         url = blobs = None
         if kind == "postgresql":
             server = request.getfixturevalue("postgres_server")
-            url, blobs = server.create(), request.getfixturevalue("s3_server").address()
+            url, blobs = server.emptied(), request.getfixturevalue("s3_server").address()
         made.append(PromptStore.open(folder, database_url=url, blobs=blobs))
         return made[-1]
 
@@ -161,6 +161,54 @@ def test_a_backup_that_dies_leaves_the_earlier_one(
     with closing(broken):
         broken.restore(address)  # it goes on
         assert seen(broken) == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "mixed", "other"])
+def test_rows_that_are_damaged_are_not_restored(
+    tmp_path: Path, opened: Open, target: Callable[[str], BlobAddress], damage: str
+) -> None:
+    store, address = opened(tmp_path / "old", "sqlite"), target("folder")
+    fill(store)
+    store.backup(address)
+    rows = tmp_path / "backup" / ROWS_FILE
+    content = rows.read_bytes()
+    half = len(content) // 2
+    rows.write_bytes({"cut": content[:half], "mixed": content[:half] + bytes(half), "other": b"rows"}[damage])
+    new = opened(tmp_path / "new", "sqlite")
+    with pytest.raises(CorruptError) as caught:
+        new.restore(address)
+    assert caught.value.code == "corrupt_file"
+    rows.write_bytes(content)
+    new.restore(address)
+    assert seen(new) == seen(store)
+
+
+def test_copies_of_a_bucket_do_not_pile_up(
+    tmp_path: Path, opened: Open, target: Callable[[str], BlobAddress], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither when a backup is made nor when it is restored: the disk for it may be small."""
+    store, new = opened(tmp_path / "old", "sqlite"), opened(tmp_path / "new", "sqlite")
+    fill(store)
+    for number in range(5):
+        example_file(store, f"row {number}".encode())
+    held, opened_before = [], backups._opened
+
+    def looking(place: BlobAddress, scratch: Path) -> object:
+        blobs, contents = opened_before(place, scratch)
+        size = contents.size
+
+        def sized(digest: str) -> int | None:
+            held.append(sum(1 for path in scratch.glob("cache/??/*")))
+            return size(digest)
+
+        monkeypatch.setattr(contents, "size", sized)
+        return blobs, contents
+
+    monkeypatch.setattr(backups, "_opened", looking)
+    address = target("bucket")
+    assert store.backup(address).files == 6
+    assert held and max(held) == 0
+    assert new.restore(address).files == 6 and seen(new) == seen(store)
 
 
 def test_damage_is_told_and_left_out(

@@ -1,21 +1,24 @@
 import math
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, make_url
 
 from prompts_store import CollectReport, PromptStore
-from prompts_store.blobs import Blobs, LocalBlobs
+from prompts_store.blobs import BlobEntry, Blobs, LocalBlobs
 from prompts_store.blobs.format import encode
 from prompts_store.database import Database
-from prompts_store.errors import InvalidError, NotFoundError
+from prompts_store.errors import InvalidError, NotFoundError, StoreError
 from prompts_store.records import PromptVersion
-from prompts_store.testing import FakeClock, example_prompt
+from prompts_store.testing import FakeClock, example_file, example_prompt
+from prompts_store.upkeep import file_collector
+from tests.postgres_server import PostgresServer, as_superuser
 
 
 def publish(store: PromptStore, seed: int, task: str = "sst2") -> PromptVersion:
@@ -81,7 +84,7 @@ def test_a_removal_holds_up_no_reader_and_whoever_comes_too_late_is_told(
     disk_store.delete_version("acme", "sst2", 2)
     remove, came = disk_store._blobs.remove, []
 
-    def slowly(digest: str) -> bool:
+    def slowly(digest: str) -> int | None:
         with disk_store.hold(kept), disk_store.hold(kept, known=True):
             came.append("kept")
         for known in (False, True):
@@ -204,6 +207,80 @@ def test_the_collector_looks_again_under_the_lock(disk_store: PromptStore, tmp_p
     assert racing.collect(grace_seconds=0) == CollectReport()
     assert database.locks > 1
     disk_store.values(manifest.digest)
+
+
+def test_an_orphan_that_was_put_again_since_it_was_listed_stays(
+    disk_store: PromptStore, clock: FakeClock, tmp_path: Path
+) -> None:
+    """Its upload would find it gone, and send it again under the lock."""
+    name, listed = "ab" * 32, []
+
+    class Racing(LocalBlobs):
+        def entries(self) -> Iterator[BlobEntry]:
+            listed.extend(super().entries())
+            self.put(name, b"content", now=clock())
+            return iter(listed)
+
+    blobs = Racing(tmp_path / "data" / "blobs")
+    blobs.put(name, b"content", now=clock())
+    clock.advance(60)
+    racing = PromptStore(disk_store._database, blobs, clock, contents=disk_store._contents)
+    assert racing.collect(grace_seconds=30) == CollectReport() and blobs.has(name)
+    clock.advance(30)
+    assert listed and disk_store.collect(grace_seconds=30).orphans == 1
+
+
+def test_a_collection_whose_session_died_removes_nothing_more(
+    postgres_server: PostgresServer, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL has given the lock to others, who publish what was still to be removed."""
+    url = postgres_server.emptied()
+    with (
+        closing(PromptStore.open(tmp_path, database_url=url, clock=clock)) as store,
+        closing(PromptStore.open(tmp_path, database_url=url, clock=clock)) as other,
+    ):
+        for seed in (1, 2):
+            values, manifest = example_prompt(seed)
+            store._blobs.put(manifest.digest, encode(values), now=clock())
+        remove, made = store._blobs.remove, []
+
+        def slowly(digest: str, *, before: datetime | None = None) -> int | None:
+            if not made:
+                with psycopg.connect(as_superuser(make_url(url)), autocommit=True) as connection:
+                    connection.execute(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                    )
+                (seed,) = (seed for seed in (1, 2) if example_prompt(seed)[1].digest != digest)
+                made.append(publish(other, seed))
+            return remove(digest, before=before)
+
+        monkeypatch.setattr(store._blobs, "remove", slowly)
+        with pytest.raises(StoreError):
+            store.collect(grace_seconds=0)
+        other.values(made[0].manifest.digest)
+
+
+@pytest.mark.parametrize(("seconds", "locks"), [(0.0, 9), (math.inf, 3)], ids=["slow", "control"])
+def test_a_slow_removal_is_the_last_under_its_lock(
+    disk_store: PromptStore, monkeypatch: pytest.MonkeyPatch, seconds: float, locks: int
+) -> None:
+    for seed in range(3):
+        publish(disk_store, seed)
+        disk_store._blobs.put(f"{seed:064x}", b"orphan", now=disk_store._clock())
+        disk_store.delete_file("acme", example_file(disk_store, f"{seed}".encode()).id)
+    disk_store.delete_task("acme", "sst2")
+    write, taken = disk_store._database.write, []
+
+    def counted(*arguments: Any) -> Any:
+        taken.append(arguments)
+        return write(*arguments)
+
+    monkeypatch.setattr(file_collector, "HOLD_SECONDS", seconds)
+    monkeypatch.setattr(disk_store._database, "write", counted)
+    report = disk_store.collect(grace_seconds=0)
+    assert (report.blobs, report.orphans, report.files) == (3, 3, 3)
+    assert len(taken) == locks + 2, "the last are for the report, and for usage"
 
 
 @pytest.mark.parametrize("grace", [-1, math.nan, math.inf])
