@@ -33,7 +33,7 @@ _CREDENTIALS_LAST = timedelta(minutes=5)
 # A request may begin its last try at the end of `retry_timeout`; both are together less than the 30 s for
 # which others wait for the publish lock.
 CLIENT = {"timeout": timedelta(seconds=8), "connect_timeout": timedelta(seconds=5)}
-RETRY = {
+RETRY: dict[str, Any] = {
     "max_retries": 4,
     "retry_timeout": timedelta(seconds=20),
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2},

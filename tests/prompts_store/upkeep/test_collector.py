@@ -213,7 +213,8 @@ def test_an_orphan_that_was_put_again_since_it_was_listed_stays(
     disk_store: PromptStore, clock: FakeClock, tmp_path: Path
 ) -> None:
     """Its upload would find it gone, and send it again under the lock."""
-    name, listed = "ab" * 32, []
+    name = "ab" * 32
+    listed: list[BlobEntry] = []
 
     class Racing(LocalBlobs):
         def entries(self) -> Iterator[BlobEntry]:
@@ -242,7 +243,8 @@ def test_a_collection_whose_session_died_removes_nothing_more(
         for seed in (1, 2):
             values, manifest = example_prompt(seed)
             store._blobs.put(manifest.digest, encode(values), now=clock())
-        remove, made = store._blobs.remove, []
+        remove = store._blobs.remove
+        made: list[PromptVersion] = []
 
         def slowly(digest: str, *, before: datetime | None = None) -> int | None:
             if not made:
