@@ -211,6 +211,9 @@ def test_faults_of_lines_are_told(api: ApiServer, tmp_path: Path) -> None:
 
 
 def test_batches_are_listed_shown_and_cancelled(api: ApiServer, tmp_path: Path) -> None:
+    source = tmp_path / "rows.csv"
+    source.write_text("text\ngood film\n")
+    succeeded(api, source, tmp_path / "answered.csv", "--task", "first")
     listed = command(api, "list")
     assert listed.exit_code == 0 and "/v1/classify" in listed.output
     job = api.store.list_jobs("default", "batch", status="succeeded").items[0].id
