@@ -11,7 +11,8 @@ from chorus.following import Following
 from chorus.methods import Method
 from chorus.routes import files, references
 from chorus.routes.job_events import read_events
-from chorus.routes.tasks import MAX_PAGES, get_page
+from chorus.routes.paging import PAGE, every
+from chorus.routes.tasks import get_page
 from chorus.types import BatchJob, BatchPage, DataFile, JobEvent
 from chorus.wire import Call, Request, Steps, creation, encode_json, model_of, query_of, without_none
 
@@ -74,15 +75,11 @@ def list_all(*, status: str | None = None) -> Steps[list[BatchJob]]:
     Args:
         status: only batches with this status.
     """
-    found: list[BatchJob] = []
-    cursor: str | None = None
-    for _ in range(MAX_PAGES):
-        page = yield from list_page(status=status, limit=500, cursor=cursor)
-        found.extend(page.batches)
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    return found
+    return (
+        yield from every(
+            lambda cursor: list_page(status=status, limit=PAGE, cursor=cursor), lambda page: page.batches
+        )
+    )
 
 
 def get(job: str | BatchJob) -> Call[BatchJob]:

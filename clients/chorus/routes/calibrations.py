@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from chorus.methods import Method
 from chorus.routes import references
 from chorus.routes.files import file_id
-from chorus.routes.tasks import MAX_PAGES, get_page, resolve, task_path
+from chorus.routes.paging import PAGE, every
+from chorus.routes.tasks import get_page, resolve, task_path
 from chorus.types import Calibration, CalibrationJob, CalibrationPage, DataFile
 from chorus.wire import Call, Request, Steps, creation, encode_json, model_of, query_of, without_none
 
@@ -87,16 +88,14 @@ def calibrations(task: str, version: int | str | None = None) -> Steps[list[Cali
     number = yield from resolve(task, version)
     named = references.parse(task)
     path = task_path(named, "versions", str(number), "calibrations")
-    found: list[Calibration] = []
-    cursor: str | None = None
-    for _ in range(MAX_PAGES):
-        query = named.query + query_of(limit=500, cursor=cursor)
-        page = yield from Call(get_page(path, query), model_of(CalibrationPage))
-        found.extend(page.calibrations)
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    return found
+    return (
+        yield from every(
+            lambda cursor: Call(
+                get_page(path, named.query + query_of(limit=PAGE, cursor=cursor)), model_of(CalibrationPage)
+            ),
+            lambda page: page.calibrations,
+        )
+    )
 
 
 def get(task: str, calibration: int, *, version: int | str | None = None) -> Steps[Calibration]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from chorus.errors import InvalidArgumentError
 from chorus.methods import Method
 from chorus.routes import references
-from chorus.routes.tasks import MAX_PAGES, get_page
+from chorus.routes.paging import PAGE, every
+from chorus.routes.tasks import get_page
 from chorus.types import Ensemble, EnsemblePage
 from chorus.wire import Call, Request, Steps, encode_json, model_of, nothing, query_of
 
@@ -52,15 +53,11 @@ def list_page(
 
 def list_all(*, prefix: str | None = None) -> Steps[list[Ensemble]]:
     """Every ensemble; fetches page after page."""
-    found: list[Ensemble] = []
-    cursor: str | None = None
-    for _ in range(MAX_PAGES):
-        page = yield from list_page(prefix=prefix, limit=500, cursor=cursor)
-        found.extend(page.ensembles)
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    return found
+    return (
+        yield from every(
+            lambda cursor: list_page(prefix=prefix, limit=PAGE, cursor=cursor), lambda page: page.ensembles
+        )
+    )
 
 
 def get(name: str) -> Call[Ensemble]:

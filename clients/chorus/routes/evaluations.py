@@ -12,7 +12,8 @@ from chorus.following import Following
 from chorus.methods import Method
 from chorus.routes import files, references
 from chorus.routes.job_events import read_events
-from chorus.routes.tasks import MAX_PAGES, get_page
+from chorus.routes.paging import PAGE, every
+from chorus.routes.tasks import get_page
 from chorus.types import (
     DataFile,
     Evaluation,
@@ -119,15 +120,11 @@ def list_all(*, status: str | None = None) -> Steps[list[EvaluationSummary]]:
     Args:
         status: only evaluations with this status.
     """
-    found: list[EvaluationSummary] = []
-    cursor: str | None = None
-    for _ in range(MAX_PAGES):
-        page = yield from list_page(status=status, limit=500, cursor=cursor)
-        found.extend(page.evaluations)
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    return found
+    return (
+        yield from every(
+            lambda cursor: list_page(status=status, limit=PAGE, cursor=cursor), lambda page: page.evaluations
+        )
+    )
 
 
 def get(job: str | EvaluationSummary) -> Call[Evaluation]:

@@ -9,7 +9,8 @@ from chorus.datafiles import DataSource, data_upload
 from chorus.errors import InvalidArgumentError
 from chorus.methods import Method
 from chorus.routes import references
-from chorus.routes.tasks import MAX_PAGES, get_page
+from chorus.routes.paging import PAGE, every
+from chorus.routes.tasks import get_page
 from chorus.types import DataFile, FilePage
 from chorus.wire import Call, Request, Steps, creation, model_of, nothing, query_of
 
@@ -60,15 +61,7 @@ def list_page(*, limit: int | None = None, cursor: str | None = None) -> Call[Fi
 
 def list_all() -> Steps[list[DataFile]]:
     """Every file, newest first; fetches page after page."""
-    found: list[DataFile] = []
-    cursor: str | None = None
-    for _ in range(MAX_PAGES):
-        page = yield from list_page(limit=500, cursor=cursor)
-        found.extend(page.files)
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    return found
+    return (yield from every(lambda cursor: list_page(limit=PAGE, cursor=cursor), lambda page: page.files))
 
 
 def get(file: str | DataFile) -> Call[DataFile]:

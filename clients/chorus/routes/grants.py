@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from chorus.errors import InvalidArgumentError
 from chorus.methods import Method
 from chorus.routes import references
-from chorus.routes.tasks import MAX_PAGES, get_page
+from chorus.routes.paging import PAGE, every
+from chorus.routes.tasks import get_page
 from chorus.types import Grant, GrantList, Shared, SharedPage
 from chorus.wire import Call, Request, Steps, encode_json, model_of, nothing, query_of
 
@@ -93,16 +94,14 @@ def shared(kind: str | None = None) -> Steps[list[Shared]]:
     Args:
         kind: `task`, `ensemble` or `pack`; by default all.
     """
-    found: list[Shared] = []
-    cursor: str | None = None
-    for _ in range(MAX_PAGES):
-        query = query_of(kind=kind, limit=500, cursor=cursor)
-        page = yield from Call(get_page("/v1/shared", query), model_of(SharedPage))
-        found.extend(page.shared)
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    return found
+    return (
+        yield from every(
+            lambda cursor: Call(
+                get_page("/v1/shared", query_of(kind=kind, limit=PAGE, cursor=cursor)), model_of(SharedPage)
+            ),
+            lambda page: page.shared,
+        )
+    )
 
 
 def _share(kind: str, reference: str, grantee: str, rights: Sequence[str]) -> Call[Grant]:

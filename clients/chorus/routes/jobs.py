@@ -6,7 +6,8 @@ from chorus.following import Following
 from chorus.methods import Method
 from chorus.routes import references
 from chorus.routes.job_events import read_events
-from chorus.routes.tasks import MAX_PAGES, get_page
+from chorus.routes.paging import PAGE, every
+from chorus.routes.tasks import get_page
 from chorus.types import GeneralJob, GeneralJobPage, GeneralJobSummary, JobEvent
 from chorus.types.tuning import AnyJob
 from chorus.wire import Call, Request, Steps, model_of, query_of
@@ -45,15 +46,12 @@ def list_all(*, kind: str | None = None, status: str | None = None) -> Steps[lis
         kind: only `tuning`, `evaluation`, `calibration` or `batch`.
         status: only jobs with this status.
     """
-    found: list[GeneralJobSummary] = []
-    cursor: str | None = None
-    for _ in range(MAX_PAGES):
-        page = yield from list_page(kind=kind, status=status, limit=500, cursor=cursor)
-        found.extend(page.jobs)
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    return found
+    return (
+        yield from every(
+            lambda cursor: list_page(kind=kind, status=status, limit=PAGE, cursor=cursor),
+            lambda page: page.jobs,
+        )
+    )
 
 
 def get(job: str | AnyJob) -> Call[GeneralJob]:

@@ -9,7 +9,8 @@ from typing import Any
 from chorus.errors import InvalidArgumentError
 from chorus.methods import Method
 from chorus.routes import references
-from chorus.routes.tasks import MAX_PAGES, get_page
+from chorus.routes.paging import PAGE, every
+from chorus.routes.tasks import get_page
 from chorus.types import Key, KeyPage, NewKey
 from chorus.wire import Call, Request, Steps, encode_json, model_of, query_of, without_none
 
@@ -95,15 +96,11 @@ def list_all(*, tenant: str | None = None) -> Steps[list[Key]]:
     Args:
         tenant: whose, for operators; by default the caller's own tenant.
     """
-    found: list[Key] = []
-    cursor: str | None = None
-    for _ in range(MAX_PAGES):
-        page = yield from list_page(tenant=tenant, limit=500, cursor=cursor)
-        found.extend(page.keys)
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    return found
+    return (
+        yield from every(
+            lambda cursor: list_page(tenant=tenant, limit=PAGE, cursor=cursor), lambda page: page.keys
+        )
+    )
 
 
 def _query(key: str | Key, tenant: str | None) -> tuple[tuple[str, str], ...]:

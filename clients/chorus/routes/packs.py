@@ -8,7 +8,8 @@ from typing import Any
 from chorus.errors import InvalidArgumentError
 from chorus.methods import Method
 from chorus.routes import references
-from chorus.routes.tasks import MAX_PAGES, get_page
+from chorus.routes.paging import PAGE, every
+from chorus.routes.tasks import get_page
 from chorus.types import AliasMove, Pack, PackPage
 from chorus.wire import Call, Request, Steps, encode_json, model_of, nothing, query_of
 
@@ -56,15 +57,11 @@ def list_pack_page(
 
 def list_packs(*, prefix: str | None = None) -> Steps[list[Pack]]:
     """Every pack; fetches page after page."""
-    found: list[Pack] = []
-    cursor: str | None = None
-    for _ in range(MAX_PAGES):
-        page = yield from list_pack_page(prefix=prefix, limit=500, cursor=cursor)
-        found.extend(page.packs)
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    return found
+    return (
+        yield from every(
+            lambda cursor: list_pack_page(prefix=prefix, limit=PAGE, cursor=cursor), lambda page: page.packs
+        )
+    )
 
 
 def get_pack(name: str) -> Call[Pack]:

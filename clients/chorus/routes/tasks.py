@@ -5,10 +5,9 @@ from __future__ import annotations
 from chorus.errors import InvalidArgumentError, NotFoundError
 from chorus.methods import Method
 from chorus.routes import references
+from chorus.routes.paging import PAGE, every
 from chorus.types import Aliases, AliasMove, Neighbors, Task, TaskPage
 from chorus.wire import Call, Request, Steps, encode_json, model_of, nothing, query_of
-
-MAX_PAGES = 10_000
 
 
 def task_path(named: references.Named, *rest: str) -> str:
@@ -47,15 +46,12 @@ def list_all(*, prefix: str | None = None, label: str | None = None) -> Steps[li
         prefix: only names that begin with this.
         label: only tasks whose live version has this label.
     """
-    found: list[Task] = []
-    cursor: str | None = None
-    for _ in range(MAX_PAGES):
-        page = yield from list_page(prefix=prefix, label=label, limit=500, cursor=cursor)
-        found.extend(page.tasks)
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    return found
+    return (
+        yield from every(
+            lambda cursor: list_page(prefix=prefix, label=label, limit=PAGE, cursor=cursor),
+            lambda page: page.tasks,
+        )
+    )
 
 
 def get(task: str) -> Call[Task]:

@@ -7,7 +7,8 @@ from typing import Any
 
 from chorus.methods import Method
 from chorus.routes import references
-from chorus.routes.tasks import MAX_PAGES, get_page
+from chorus.routes.paging import PAGE, every
+from chorus.routes.tasks import get_page
 from chorus.types import Tenant, TenantPage
 from chorus.wire import Call, Request, Steps, encode_json, model_of, query_of, without_none
 
@@ -80,15 +81,12 @@ def list_all(*, prefix: str | None = None, status: str | None = None) -> Steps[l
         prefix: only names that begin with this.
         status: `active`, `suspended` or `deleted`; by default all but the deleted ones.
     """
-    found: list[Tenant] = []
-    cursor: str | None = None
-    for _ in range(MAX_PAGES):
-        page = yield from list_page(prefix=prefix, status=status, limit=500, cursor=cursor)
-        found.extend(page.tenants)
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    return found
+    return (
+        yield from every(
+            lambda cursor: list_page(prefix=prefix, status=status, limit=PAGE, cursor=cursor),
+            lambda page: page.tenants,
+        )
+    )
 
 
 def get(tenant: str) -> Call[Tenant]:

@@ -13,7 +13,8 @@ from chorus.following import Following
 from chorus.methods import Method
 from chorus.routes import files, references
 from chorus.routes.job_events import read_events
-from chorus.routes.tasks import MAX_PAGES, get_page
+from chorus.routes.paging import PAGE, every
+from chorus.routes.tasks import get_page
 from chorus.types import DataFile, Job, JobEvent, JobPage, JobSummary
 from chorus.types.job_fields import JobFields
 from chorus.wire import Call, Request, Steps, creation, encode_json, model_of, query_of, without_none
@@ -131,15 +132,11 @@ def list_all(*, status: str | None = None) -> Steps[list[JobSummary]]:
     Args:
         status: only jobs with this status.
     """
-    found: list[JobSummary] = []
-    cursor: str | None = None
-    for _ in range(MAX_PAGES):
-        page = yield from list_page(status=status, limit=500, cursor=cursor)
-        found.extend(page.jobs)
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    return found
+    return (
+        yield from every(
+            lambda cursor: list_page(status=status, limit=PAGE, cursor=cursor), lambda page: page.jobs
+        )
+    )
 
 
 def get(job: str | JobSummary) -> Call[Job]:

@@ -12,7 +12,8 @@ from chorus.artifacts import FORMATS, Format, Source, format_of, read_artifact
 from chorus.errors import InvalidArgumentError
 from chorus.methods import Method
 from chorus.routes import references
-from chorus.routes.tasks import MAX_PAGES, get_page, promote, resolve, task_path
+from chorus.routes.paging import PAGE, every
+from chorus.routes.tasks import get_page, promote, resolve, task_path
 from chorus.types import Version, VersionPage
 from chorus.wire import (
     Call,
@@ -101,15 +102,11 @@ def list_versions(task: str, *, limit: int | None = None, cursor: str | None = N
 
 def all_versions(task: str) -> Steps[list[Version]]:
     """Every version of a task, newest first; fetches page after page."""
-    found: list[Version] = []
-    cursor: str | None = None
-    for _ in range(MAX_PAGES):
-        page = yield from list_versions(task, limit=500, cursor=cursor)
-        found.extend(page.versions)
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    return found
+    return (
+        yield from every(
+            lambda cursor: list_versions(task, limit=PAGE, cursor=cursor), lambda page: page.versions
+        )
+    )
 
 
 def get(task: str, version: int | str | None = None) -> Steps[Version]:
