@@ -11,7 +11,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from chorus import AsyncClient, Client, errors
-from chorus.cli import calibrate
 from chorus.cli.root import chorus
 from chorus_server.model.vocabulary import Vocabulary
 from tests.server.api.api_harness import ApiServer, artifact, eventually
@@ -68,10 +67,7 @@ def test_the_clients_start_follow_and_list(real: ApiServer, file: Path) -> None:
     assert asyncio.run(awaited()) == [1]
 
 
-def test_the_command_uploads_waits_and_shows(
-    real: ApiServer, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(calibrate, "_LOOK_SECONDS", 0.0)
+def test_the_command_uploads_waits_and_shows(real: ApiServer, file: Path) -> None:
     options = ["--column", "text=said", "--target-text", "0=no", "--target-text", "1=yes"]
     done = run(real, "calibrate", "t", str(file), *options, "--no-prior")
     assert done.exit_code == 0, done.output

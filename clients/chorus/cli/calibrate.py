@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import click
 
-from chorus import Client
 from chorus.cli.output import clean, print_json, print_table
 from chorus.cli.session import Session, with_session
 from chorus.cli.tune_options import pairs
 from chorus.types import Calibration, CalibrationJob, CoveragePoint
 
-_LOOK_SECONDS = 0.5
 _MOST_SHOWN = 6
 
 
@@ -75,7 +72,8 @@ def calibrate(
             labels=list(labels) or None,
             prior=prior,
         )
-        job = _waited(client, task, job)
+        client.jobs.wait(job.id)  # interrupted here, it goes on on the server
+        job = client.tasks.calibration_job(task, job)
         if job.status != "succeeded":
             print_json(job) if session.as_json else click.echo(_ending(job), err=True)
             raise click.exceptions.Exit(1)
@@ -93,14 +91,6 @@ def calibrate(
     )
     for point in after.risk_coverage:
         click.echo(f"  {_shown(point)}")
-
-
-def _waited(client: Client, task: str, job: CalibrationJob) -> CalibrationJob:
-    """The job once it is over. Interrupted here, it goes on on the server."""
-    while not job.over:
-        time.sleep(_LOOK_SECONDS)
-        job = client.tasks.calibration_job(task, job)
-    return job
 
 
 def _ending(job: CalibrationJob) -> str:
