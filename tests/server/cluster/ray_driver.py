@@ -38,7 +38,12 @@ def main() -> None:
 
     folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
     ray.init(
-        num_cpus=8, include_dashboard=False, log_to_driver=True, namespace="serve", _temp_dir=str(folder)
+        _node_ip_address="127.0.0.1",
+        num_cpus=8,
+        include_dashboard=False,
+        log_to_driver=True,
+        namespace="serve",
+        _temp_dir=str(folder),
     )
     client = serve_start(http_options=options, proxy_location="HeadOnly")
     sys.stdout.write(f"\n{ANSWER}{json.dumps('started')}\n")
