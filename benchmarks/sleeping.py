@@ -18,28 +18,13 @@ from typing import Any
 
 from sqlalchemy import Engine, event
 
+from benchmarks.batches import Device
 from chorus_server import app
 from chorus_server.cluster import ray_serve
 from chorus_server.engine.fake_executor import FakeExecutor
 from chorus_server.engine.host_prompts import HostPromptTier
 
 _TELL_SECONDS = 0.1
-
-
-class Device:
-    """Takes one step after the other, each as long, while the host goes on."""
-
-    def __init__(self, step_seconds: float) -> None:
-        self.step_seconds = step_seconds
-        self._free = 0.0
-        self._due: list[float] = []
-
-    def dispatched(self, _: object) -> None:
-        self._free = max(time.monotonic(), self._free) + self.step_seconds
-        self._due.append(self._free)
-
-    def collected(self, _: object) -> None:
-        time.sleep(max(0.0, self._due.pop(0) - time.monotonic()))
 
 
 def compile_executor(settings: Any, loaded: Any, *_: Any) -> tuple[Any, ...]:
