@@ -76,7 +76,7 @@ def test_the_environment_names_settings() -> None:
     assert set(app["runtime_env"]["env_vars"]) <= known
     for group in (head, workers):
         (container,) = group["template"]["spec"]["containers"]
-        assert {each["name"] for each in container["env"]} <= known
+        assert {each["name"] for each in container["env"]} <= known | {"HOME"}
 
 
 def test_the_image_has_the_ray_that_is_named_everywhere() -> None:
