@@ -42,6 +42,7 @@ from prompts_store.upkeep.checking import Checker
 from prompts_store.upkeep.collector import Collector, CollectPlan, CollectReport
 from prompts_store.upkeep.identity import Identity, Pairing
 from prompts_store.upkeep.purging import TenantPurge
+from prompts_store.upkeep.turns import UpkeepTurns
 from prompts_store.usage.usage import Usage
 
 LOG = logging.getLogger("chorus.store")
@@ -49,6 +50,7 @@ LOG = logging.getLogger("chorus.store")
 
 class PromptStore(
     TenantPurge,
+    UpkeepTurns,
     Prompts,
     Tasks,
     Versions,
