@@ -120,7 +120,8 @@ class PromptStore(
             values, contents = blobs.open(data_dir / "copies", files)
             if not make and values.identity() is None:
                 raise _no_store("at blob_url: it has no blobs/store-id. Check the name", "blob_url")
-        store = cls(Database.open(data_dir, database_url, make=make), values, clock, contents=contents)
+        database = Database.open(data_dir, database_url, make=make)
+        store = cls(database, values, clock, contents=contents, data_dir=data_dir)
         try:
             store._begin()
         except BaseException:
@@ -230,7 +231,7 @@ class PromptStore(
 
     @property
     def _backups(self) -> Backups:
-        return Backups(self._database, self._blobs, self._contents, self._clock)
+        return Backups(self._database, self._blobs, self._contents, self._clock, self._data_dir)
 
     @property
     def _identity(self) -> Identity:
