@@ -33,7 +33,7 @@ from prompts_store.digests import canonical_json
 STATE_FORMAT = 1
 _CHANGED_METRICS = {"exact_match", "squad_f1", "f1_binary", "matthews", "pearson"}
 """Metrics whose rules have changed since the first checkpoints."""
-ONE_DEVICE = "1 x 1"
+_ALONE = "1 x 1"
 TENSORS = ("prompts", "second_moment", "best", "losses")
 
 
@@ -128,7 +128,7 @@ def made_elsewhere(folder: Path, run: TrainingRun, mesh: DeviceMesh | None = Non
     path = folder / "job.json"
     if not path.exists():
         return None
-    then, now = {"devices": ONE_DEVICE, **_body(path)["random"]}, _random_facts(run, mesh)
+    then, now = {"devices": _ALONE, **_body(path)["random"]}, _random_facts(run, mesh)
     changed = [f"{name} {then.get(name)} -> {now[name]}" for name in now if then.get(name) != now[name]]
     return f"the checkpoint was written elsewhere ({'; '.join(changed)})" if changed else None
 
@@ -150,7 +150,7 @@ def _random_facts(run: TrainingRun, mesh: DeviceMesh | None) -> dict[str, Any]:
         "dropout": f"threefry2x32, partitionable {jax.config.values['jax_threefry_partitionable']}",
         "jax": jax.__version__,
         "platform": jax.default_backend(),
-        "devices": ONE_DEVICE if mesh is None else str(mesh),
+        "devices": _ALONE if mesh is None else str(mesh),
     }
 
 
