@@ -34,6 +34,7 @@ STATE_FORMAT = 1
 _CHANGED_METRICS = {"exact_match", "squad_f1", "f1_binary", "matthews", "pearson"}
 """Metrics whose rules have changed since the first checkpoints."""
 _ALONE = "1 x 1"
+"""The mesh of one device."""
 TENSORS = ("prompts", "second_moment", "best", "losses")
 
 
