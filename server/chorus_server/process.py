@@ -145,13 +145,7 @@ class Process:
         self._say(f"listening on {url_of(listener)}")
         threading.Thread(target=self._load, args=(listener,), name="chorus-load", daemon=True).start()
         services = self._app.services
-        beside = (
-            self._app.upkeep.run(),
-            services.library.health.watch(),
-            services.changes.follow(),
-            services.callers.last_use.run(),
-            services.budgets.follow(),
-        )
+        beside = (self._app.upkeep.run(), *services.beside())
         tasks = [asyncio.create_task(each) for each in beside]
         if self._signalled_at is not None:  # before there was a loop to tell
             self._begin_drain()

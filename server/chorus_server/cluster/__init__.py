@@ -1,0 +1,1 @@
+"""Chorus on clusters that others run: datasets of Ray Data."""
