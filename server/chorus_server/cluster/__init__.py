@@ -1,1 +1,1 @@
-"""Chorus on clusters that others run: datasets of Ray Data."""
+"""More than one process: the Ray Serve application, and datasets on Ray Data."""

@@ -1,139 +1,134 @@
-"""Datasets of Ray Data, answered row by row with an engine in each of Ray's actors.
-
-    rows.map_batches(
-        RowAnswers,
-        fn_constructor_kwargs={
-            "endpoint": "/v1/classify", "body": {"task": "sentiment"}, "input": "text",
-        },
-        batch_format="pyarrow", batch_size=4096, compute=ray.data.ActorPoolStrategy(size=2),
-    )
-
-`answer_files` does so with whole Parquet files, from one folder or bucket to another, and can be resumed.
-"""
+"""Whole Parquet files of a folder or bucket, answered with Ray Data, and resumable by file."""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-import secrets
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from chorus_server.api.batch.answering import AnsweredLine, BatchLine, answer_lines
-from chorus_server.api.batch.work import LINES_AT_ONCE
-from chorus_server.api.http.disconnect import settle
-from chorus_server.api.jobs.attempt import BLOCKS_AT_ONCE
-from chorus_server.api.jobs.patience import PatientCall
-from chorus_server.cluster.host import Host
+from chorus_server.cluster.files import AnsweredFile, FileSets, bucket_of, fetch
 from chorus_server.cluster.questions import DatasetEndpoint, RowQuestion
-from chorus_server.errors import InvalidInputError
-from chorus_server.jobs_wiring import ENDPOINTS
+from chorus_server.cluster.rows import RowAnswers
+from chorus_server.errors import ChorusError, InvalidInputError
 from chorus_server.settings import load_settings
-from prompts_store.errors import StoreError
 
-STORE_SECONDS = 60.0
-"""How long rows wait for a store that does not answer."""
+LOG = logging.getLogger("chorus.cluster")
 
-_STORE_PAUSE_SECONDS = 1.0
+ROWS_AT_ONCE = 4096
+"""Rows of a file that are in memory together; a row group of the answered file."""
+
+_SUMMARY = pa.schema({"path": pa.string(), "rows": pa.int64(), "failed": pa.int64(), "error": pa.string()})
 
 
-class RowAnswers:
-    """A class for `map_batches`: an actor of it has the base, the store and an engine, as a server has.
-
-    It takes batches in the format `pyarrow` and adds columns whose names begin with `answer_`. A row that
-    cannot be answered has its error there, and no other row notices.
+class FileAnswers:
+    """A class for `map_batches`: answers the files whose paths are in the column `path`, one after another.
 
     Args:
-        endpoint: `/v1/generate` or `/v1/classify`, as in a batch's file.
-        body: of that route, without `input`: `{"task": "sentiment@live"}` and its settings. None as the task
-            means the base model.
-        input: the column of the text; or, for a template's fields, the column of each.
-        settings: as the flags of `chorus serve`, such as `{"data_dir": "/var/lib/chorus"}`; the rest comes
-            from the environment of the actor, as a server's does.
-
-    Raises:
-        InvalidInputError: an argument is not valid; names the field.
-        NotFoundError: there is no such task.
-        ChorusError, StoreError: the store or the model cannot be used.
+        source, target: URLs of folders or buckets.
+        question: for `RowAnswers`, by name.
     """
 
-    def __init__(
-        self,
-        endpoint: DatasetEndpoint,
-        body: Mapping[str, Any],
-        input: str | Mapping[str, str],
-        settings: Mapping[str, Any] | None = None,
-    ) -> None:
-        self._question = RowQuestion(endpoint, body, input)
-        self._settings = load_settings(settings, listening=False)
-        self._name = f"dataset-{secrets.token_hex(6)}"
-        self._numbers = itertools.count()
-        self._host = Host(self._settings)
-        try:
-            self._host.run(self._check_task())
-        except BaseException:
-            self._host.close()
-            raise
+    def __init__(self, source: str, target: str, **question: Any) -> None:
+        settings = load_settings(question.get("settings"), listening=False)
+        self._source = bucket_of(settings, source, "source")
+        self._target = bucket_of(settings, target, "target")
+        self._rows = RowAnswers(**question)
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """The rows `[B]` with their answers, in the same order.
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """A row for each file: `path`, `rows`, `failed` and `error`, null if it was answered.
 
         Raises:
-            InvalidInputError: a column is not there, or is there already; or the format is another.
-            QuotaExceededError: a limit of the tenant lets nothing through for minutes.
-            StoreError: the store did not answer for a minute.
+            QuotaExceededError, StoreError: as `RowAnswers`, or the target does not answer.
         """
-        if not isinstance(batch, pa.Table):
-            raise InvalidInputError("Give map_batches batch_format='pyarrow'.", field="batch_format")
-        self._question.schema(batch.schema)
-        lines = [
-            BatchLine("", f"{self._name}.{next(self._numbers)}", body)
-            for body in self._question.bodies(batch, self._settings)
-        ]
-        answered = self._host.run(self._answer_all(lines))
-        self._host.services.usage.save()  # Ray may end the process at any time
-        return self._question.answered(batch, answered)
+        for path in batch["path"].to_pylist():
+            with tempfile.TemporaryDirectory(prefix="chorus-dataset-") as folder:
+                yield pa.Table.from_pylist([self._answer_file(path, Path(folder))], _SUMMARY)
 
-    def close(self) -> None:
-        """End the engine. May be called again."""
-        self._host.close()
-
-    def __del__(self) -> None:
-        with suppress(AttributeError):  # the constructor failed
-            self.close()
-
-    async def _check_task(self) -> None:
-        task, services = self._question.body["task"], self._host.services
-        if task is not None:
-            tenant, fingerprint = self._settings.tenant, services.base().fingerprint
-            async with services.library.held([(task, "body.task")], tenant, fingerprint):
-                pass
-
-    async def _answer_all(self, lines: Sequence[BatchLine]) -> list[AnsweredLine]:
-        call = await self._host.call(self._name)
-        turns = asyncio.Semaphore(BLOCKS_AT_ONCE)
-
-        async def answer(block: Sequence[BatchLine]) -> list[AnsweredLine]:
-            async with turns:
-                return await self._answer(call, block)
-
-        starts = range(0, len(lines), LINES_AT_ONCE)
-        asked = [asyncio.ensure_future(answer(lines[start : start + LINES_AT_ONCE])) for start in starts]
+    def _answer_file(self, path: str, folder: Path) -> dict[str, Any]:
+        before, after = folder / "before.parquet", folder / "after.parquet"
         try:
-            return [line for block in await asyncio.gather(*asked) for line in block]
-        finally:
-            await settle(*asked)
+            written = fetch(self._source, path, before)
+            rows, failed = self._rewrite(before, after)
+        except (InvalidInputError, OSError, pa.ArrowException) as error:
+            reason = error.message if isinstance(error, ChorusError) else str(error)
+            LOG.warning("the file %s cannot be answered: %s", path, reason)
+            return {"path": path, "rows": 0, "failed": 0, "error": reason[:500]}
+        looked = self._source.look(path)
+        if looked is None or looked[1] != written:
+            reason = "it was written or removed while it was answered: answer the rest again"
+            return {"path": path, "rows": 0, "failed": 0, "error": reason}
+        self._target.put_file(path, after)
+        return {"path": path, "rows": rows, "failed": failed, "error": None}
 
-    async def _answer(self, call: PatientCall, block: Sequence[BatchLine]) -> list[AnsweredLine]:
-        until = time.monotonic() + STORE_SECONDS
-        while True:
-            try:
-                return await answer_lines(ENDPOINTS[self._question.endpoint], block, call)
-            except StoreError as error:
-                if error.code != StoreError.default_code or time.monotonic() >= until:
-                    raise
-            await asyncio.sleep(_STORE_PAUSE_SECONDS)
+    def _rewrite(self, before: Path, after: Path) -> tuple[int, int]:
+        """Write the rows of a file with their answers: how many they are, and how many have an error."""
+        rows = failed = 0
+        with pq.ParquetFile(before) as file:
+            schema = self._rows.question.schema(file.schema_arrow)
+            with pq.ParquetWriter(after, schema, compression="zstd") as writer:
+                for batch in file.iter_batches(ROWS_AT_ONCE):
+                    answered = self._rows(pa.Table.from_batches([batch]))
+                    writer.write_table(answered)
+                    rows += len(answered)
+                    failed += len(answered) - answered["answer_error"].null_count
+        return rows, failed
+
+
+def answer_files(
+    source: str,
+    target: str,
+    *,
+    endpoint: DatasetEndpoint,
+    body: Mapping[str, Any],
+    input: str | Mapping[str, str],
+    settings: Mapping[str, Any] | None = None,
+    actors: int = 1,
+    **of_actors: Any,
+) -> list[AnsweredFile]:
+    """Answer every `*.parquet` below `source`, into a file of the same path below `target`.
+
+    A file appears whole or not at all. Those that are there already, and are newer than their source, are
+    skipped: after a crash, the same call does the files that were under way, and the rest. A file that cannot
+    be read has its error in the result, and others go on.
+
+    Args:
+        source, target: `s3://BUCKET/PREFIX`, `gs://`, `az://` or `file:///FOLDER`. Buckets are reached with
+            the settings of the store's (`blob_endpoint`, `blob_credentials_file` and so on).
+        endpoint, body, input, settings: as in `RowAnswers`.
+        actors: processes of Ray that each load the base and answer one file at a time.
+        of_actors: what each needs of Ray, such as `num_cpus=8` or `num_gpus=1`, as in `map_batches`.
+
+    Raises:
+        InvalidInputError: an argument is not valid; names the field. Or the target has other answers.
+        StoreError: the source or the target does not answer.
+        ray.exceptions.RayError: an actor failed for good; what was answered stays.
+    """
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    question = RowQuestion(endpoint, body, input)
+    todo, done = FileSets(source, target).begin(load_settings(settings, listening=False), question)
+    LOG.info("%d files to answer, %d are answered already", len(todo), len(done))
+    skipped = [AnsweredFile(path, skipped=True) for path in done]
+    if not todo:
+        return skipped
+    paths = ray.data.from_items([{"path": path} for path in todo], override_num_blocks=len(todo))
+    answered = paths.map_batches(
+        FileAnswers,
+        fn_constructor_kwargs={
+            "source": source,
+            "target": target,
+            "settings": settings,
+            **question.document(),
+        },
+        batch_format="pyarrow",
+        batch_size=1,
+        compute=ActorPoolStrategy(size=min(actors, len(todo)), max_tasks_in_flight_per_actor=1),
+        **of_actors,
+    )
+    return sorted([AnsweredFile(**row) for row in answered.iter_rows()] + skipped, key=lambda file: file.path)

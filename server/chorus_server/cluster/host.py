@@ -1,4 +1,4 @@
-"""An engine in this process that code asks: the store, the base and the scheduler of a server, without HTTP."""
+"""An engine in this process that code asks: a server's store, base and scheduler, without HTTP."""
 
 from __future__ import annotations
 

@@ -63,6 +63,10 @@ class RowQuestion:
         except InvalidInputError as error:
             raise InvalidInputError(error.message, field=f"body.{error.field}", code=error.code) from None
 
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"endpoint": self.endpoint, "body": self.body, "input": self.input}
+
     @property
     def columns(self) -> dict[str, pa.DataType]:
         """The columns of answers, each with its type."""
@@ -100,6 +104,11 @@ class RowQuestion:
                 continue
             try:  # as the bytes that a caller would send
                 content = bytearray(to_json({**self.body, "input": value}))
+                if len(content) > settings.max_body_bytes:
+                    raise TooLargeError(
+                        f"With this row a body has {len(content)} bytes, and a request has at most "
+                        f"{settings.max_body_bytes}."
+                    )
                 yield of_route.validated(of_route.parsed(settings, content))
             except (InvalidInputError, TooLargeError) as error:
                 yield error.with_traceback(None)  # which would keep the row
