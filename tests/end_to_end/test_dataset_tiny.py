@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -94,8 +97,10 @@ class Place:
         found: list[dict[str, Any]] = pq.read_table(pa.BufferReader(content)).to_pylist()
         return found
 
-    def child(self, ray_path: str, *options: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+    @contextmanager
+    def child(self, ray_path: str, *options: str) -> Iterator[subprocess.Popen[str]]:
+        """A run in a group of processes of its own, which is killed at the end with what Ray left in it."""
+        child = subprocess.Popen(
             tethered(
                 [*python_module("tests.end_to_end.dataset_child"), json.dumps(self.arguments), *options]
             ),
@@ -108,7 +113,13 @@ class Place:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            start_new_session=True,
         )
+        with child:
+            try:
+                yield child
+            finally:
+                os.killpg(child.pid, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -153,15 +164,14 @@ def test_a_killed_dataset_answers_no_finished_file_again(place: Place, ray_path:
         while len(place.answered()) < 2:
             assert child.poll() is None
             pause.wait(0.02)
-        child.kill()
     before = place.answered()
     assert 2 <= len(before) < FILES  # killed between
 
     with place.child(ray_path, "--again") as child:
         assert child.stdout is not None
         gone_on, anew = map(json.loads, child.stdout)
+        assert child.wait() == 0
     after = place.answered()
-    assert child.returncode == 0
 
     told = {f"out/{file['path']}": file for file in gone_on}
     assert {path for path, file in told.items() if file["skipped"]} == before.keys()
