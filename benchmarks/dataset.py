@@ -80,7 +80,7 @@ def by_ray(server: S3Server, settings: dict[str, Any], rows: int, files: int, fo
         texts = [text_of(row) for row in range(number * size, (number + 1) * size)]
         pq.write_table(pa.table({"text": texts}), folder / "rows.parquet")
         bucket.put_file(f"part-{number:03}.parquet", folder / "rows.parquet")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 << 20)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 << 20)
     started = time.perf_counter()
     answered = answer_files(
         source, target, endpoint="/v1/classify", body={"task": TASK}, input="text", settings=given

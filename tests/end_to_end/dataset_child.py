@@ -14,6 +14,6 @@ import ray
 from chorus_server.cluster.dataset import answer_files
 
 if __name__ == "__main__":
-    # No worker is started that nobody needs.
-    ray.init(num_cpus=1, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
+    # Never another Ray of this machine, nor what is left of one that was killed.
+    ray.init("local", num_cpus=1, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
     json.dump([asdict(file) for file in answer_files(**json.loads(sys.argv[1]))], sys.stdout)

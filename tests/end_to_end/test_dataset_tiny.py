@@ -77,6 +77,7 @@ class Place:
 
     address: BlobAddress
     arguments: dict[str, Any]
+    log: Path
 
     @property
     def bucket(self) -> Bucket:
@@ -110,7 +111,7 @@ class Place:
                 "RAY_USAGE_STATS_ENABLED": "0",
             },
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self.log.open("w"),
             text=True,
             start_new_session=True,
         )
@@ -137,7 +138,7 @@ def place(s3_server: S3Server, tiny_model: Path, compile_cache: Path, tmp_path: 
         "body": {"task": "pair@live", "labels": LABELS}, "input": {"first": "begin", "second": "end"},
         "settings": settings,
     }  # fmt: skip
-    return Place(address, arguments)
+    return Place(address, arguments, tmp_path / "log")
 
 
 def publish(server: Served) -> None:
@@ -173,9 +174,9 @@ def test_a_killed_dataset_answers_no_finished_file_again(place: Place, ray_path:
     place.put(f"in/{path}", files[path], tmp_path)  # as before, but written later
 
     with place.child(ray_path) as child:
-        assert child.stdout is not None
-        told = {f"out/{file['path']}": file for file in json.load(child.stdout)}
-        assert child.wait() == 0
+        said, _ = child.communicate()
+        assert child.returncode == 0, place.log.read_text()[-4000:]
+    told = {f"out/{file['path']}": file for file in json.loads(said)}
     after = place.answered()
 
     skipped = {path for path, file in told.items() if file["skipped"]}

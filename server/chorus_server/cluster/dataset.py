@@ -19,7 +19,7 @@ from chorus_server.settings import load_settings
 
 LOG = logging.getLogger("chorus.cluster")
 
-ROWS_AT_ONCE = 4096
+GROUP_ROWS = 4096
 """Rows of a file that are in memory together; a row group of the answered file."""
 
 _SUMMARY = pa.schema({"path": pa.string(), "rows": pa.int64(), "failed": pa.int64(), "error": pa.string()})
@@ -71,7 +71,7 @@ class FileAnswers:
         with pq.ParquetFile(before) as file:
             schema = self._rows.question.schema(file.schema_arrow)
             with pq.ParquetWriter(after, schema, compression="zstd") as writer:
-                for batch in file.iter_batches(ROWS_AT_ONCE):
+                for batch in file.iter_batches(GROUP_ROWS):
                     answered = self._rows(pa.Table.from_batches([batch]))
                     writer.write_table(answered)
                     rows += len(answered)
