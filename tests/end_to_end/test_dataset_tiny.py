@@ -102,19 +102,15 @@ class Place:
     @contextmanager
     def child(self, ray_path: str) -> Iterator[subprocess.Popen[str]]:
         """A run in a session of its own, of which everything is killed at the end: Ray's processes too."""
-        child = subprocess.Popen(
-            tethered([*python_module("tests.end_to_end.dataset_child"), json.dumps(self.arguments)]),
-            env={
-                **os.environ,
-                "JAX_PLATFORMS": "cpu",
-                "PYTHONPATH": ray_path,
-                "RAY_USAGE_STATS_ENABLED": "0",
-            },
-            stdout=subprocess.PIPE,
-            stderr=self.log.open("w"),
-            text=True,
-            start_new_session=True,
-        )
+        with self.log.open("w") as log:
+            child = subprocess.Popen(
+                tethered([*python_module("tests.end_to_end.dataset_child"), json.dumps(self.arguments)]),
+                env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": ray_path, **FEW_PROCESSES},
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
         with child:
             try:
                 yield child
