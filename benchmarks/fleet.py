@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import multiprocessing
 import os
 import sys
@@ -32,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import event, text, update
+from sqlalchemy import event, text
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -47,8 +48,8 @@ from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.tenancy.principal import Scope
 from prompts_store.budgets.records import LeaseAsk
 from prompts_store.database import EVERY_TENANT
-from prompts_store.database.tenant_tables import tenants as tenant_table
 from prompts_store.store import PromptStore
+from prompts_store.tenants.limits import TenantLimits
 from prompts_store.usage.records import UsageRow
 from tests.postgres_server import PostgresServer, binaries
 from tests.server.api.api_harness import FINGERPRINT, WIDTH, ApiServer, train_vocabulary
@@ -143,6 +144,10 @@ def counted(store: PromptStore, found: Counter[str]) -> Iterator[None]:
         yield
     finally:
         event.remove(engine, "before_cursor_execute", note)
+
+
+def tell(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
 
 
 def fill(store: PromptStore, tasks: int, tenants: int) -> float:
@@ -266,6 +271,7 @@ def main() -> None:
     if programs is None:
         raise SystemExit("PostgreSQL is not installed (Debian: apt install postgresql)")
     timed, postgres = Timed(), PostgresServer(programs)
+    logging.getLogger("chorus").setLevel(logging.ERROR)
     for name in CALLS:
         timed.watch(name)
     try:
@@ -276,9 +282,8 @@ def main() -> None:
                 filled = fill(server.store, given.tasks, given.tenants)
                 for n in range(WARM_TASKS):
                     server.push(f"warm-{n}", seed=n)
-                with server.store._database.write(EVERY_TENANT) as connection:
-                    of_tenant = update(tenant_table).where(tenant_table.c.name == "default")
-                    connection.execute(of_tenant.values(limits=LIMITS))
+                server.store.update_tenant("default", limits=TenantLimits.read(LIMITS))
+                tell(f"filled in {filled} s")
                 start_engine_jobs(server.services)
                 spare_collections()
                 ask(server, given.rate, 3.0)
@@ -288,9 +293,11 @@ def main() -> None:
                 with counted(server.store, idle):
                     time.sleep(given.seconds)
                 calls_idle = timed.take(given.seconds)
+                tell(f"idle: {json.dumps(rates(idle, given.seconds))}")
                 with counted(server.store, busy):
                     answered = ask(server, given.rate, given.seconds)
                 calls_busy = timed.take(given.seconds)
+                tell(f"busy: {json.dumps(rates(busy, given.seconds))}")
                 begun = time.perf_counter()
                 server.store.collect(grace_seconds=3600, allow_mass_removal=True)
                 found = {
@@ -308,6 +315,7 @@ def main() -> None:
                     "version": bytes_of_versions(server, given.tasks, given.tenants),
                     "key": bytes_of_keys(server, given.keys),
                 }
+            tell(json.dumps(found))
             found["lock"] = [
                 lock(url, folder / "data", given.writers, given.seconds / 2, rows) for rows in (0, 50)
             ]
