@@ -67,7 +67,8 @@ class JobClaims(StoreBase):
         seconds = _check_seconds(lease_seconds)
         # Every process looks each second: not under the publish lock, unless there is something to take.
         with self._database.read(EVERY_TENANT) as connection:
-            if _next(connection, kind, base_fingerprint, matrix_dtype, self._clock()) is None:
+            now = self._clock()
+            if _next(connection, kind, base_fingerprint, matrix_dtype, without_tenants, now) is None:
                 return None
         with self._database.write(EVERY_TENANT) as connection:
             now = self._clock()
