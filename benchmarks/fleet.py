@@ -42,9 +42,9 @@ from keys import fill as fill_keys
 from machine import machine
 
 from chorus_server.api.lifecycle import spare_collections
-from chorus_server.api.upkeep import Upkeep
 from chorus_server.jobs_wiring import start_engine_jobs
 from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.process import upkept
 from chorus_server.tenancy.principal import Scope
 from prompts_store.budgets.records import LeaseAsk
 from prompts_store.database import EVERY_TENANT
@@ -88,8 +88,11 @@ class Replica(ApiServer):
     """A server with all that a serving process runs beside its requests."""
 
     def background(self) -> list[Coroutine[Any, Any, None]]:
-        upkeep = Upkeep(self.services.library, self.services.metrics.api, 3600.0, 3600.0)
-        return [upkeep.run(), *self.services.beside()]
+        return [self._upkeep()]
+
+    async def _upkeep(self) -> None:
+        async with upkept(self._app):
+            await asyncio.Event().wait()
 
 
 class Timed:

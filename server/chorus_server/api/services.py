@@ -6,7 +6,7 @@ It is built in `server/chorus_server/app.py` or by a test, and is never global.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -121,15 +121,6 @@ class Services:
         metrics.ready.watch(lambda: self.lifecycle.phase == "ready")
         metrics.body_bytes.watch(lambda: self.bodies.held_bytes)
         metrics.job_followers.watch(lambda: self.feeds.followers)
-
-    def beside(self) -> tuple[Coroutine[Any, Any, None], ...]:
-        """What goes on beside requests, until cancelled: the store's health and changes, uses, limits."""
-        return (
-            self.library.health.watch(),
-            self.changes.follow(),
-            self.callers.last_use.run(),
-            self.budgets.follow(),
-        )
 
     def ready(self) -> Serving:
         """What serves requests.

@@ -7,13 +7,13 @@ import logging
 import math
 import threading
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
-from chorus_server.api.http.disconnect import settle
 from chorus_server.api.jobs.patience import PatientCall
 from chorus_server.app import bring_up, build_app, close_app
 from chorus_server.errors import EngineDeadError
-from chorus_server.process import exit_now
+from chorus_server.process import exit_now, upkept
 from chorus_server.settings import Settings
 
 T = TypeVar("T")
@@ -39,9 +39,9 @@ class Host:
         self._loop = self.services.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="chorus-host", daemon=True)
         self._thread.start()
-        self._beside: list[asyncio.Task[None]] = []
+        self._beside = AsyncExitStack()
+        self.run(self._beside.enter_async_context(upkept(self._app)))
         try:
-            self.run(self._follow())  # begins while nothing is remembered
             bring_up(self._app, LOG.info, _on_death, jobs=False)
         except BaseException:
             self.close()
@@ -70,15 +70,11 @@ class Host:
         if self._loop.is_closed():
             return
         self.services.lifecycle.draining()
-        self.run(settle(*self._beside))
+        self.run(self._beside.aclose())
         close_app(self._app)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-    async def _follow(self) -> None:
-        self._beside = [asyncio.create_task(each) for each in self.services.beside()]
-        await self.services.changes.read()
 
 
 def _on_death(error: EngineDeadError) -> None:
