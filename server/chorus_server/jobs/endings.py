@@ -44,8 +44,8 @@ def run_to_end(
     except LeaseLostError:
         logger.warning("another process has taken %s over; this attempt ends", held.job.id)
         return "lost"
-    except JobCancelledError:
-        return end_job(held, progress, "cancelled")
+    except JobCancelledError as cancelled:
+        return end_job(held, progress, "cancelled", result=cancelled.result)
     except Exception as error:
         record = record_of(error)
         if record["code"] == "internal":
