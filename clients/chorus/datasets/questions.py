@@ -90,7 +90,7 @@ SQUAD = Dataset(
     "squad",
     "",
     {"train": ("train-v1.1.json",), "dev": ("dev-v1.1.json",)},
-    "https://rajpurkar.github.io/SQuAD-explorer/explore/1.1/dev/",
+    "https://rajpurkar.github.io/SQuAD-explorer/",
     _squad,
     trains=_first_answer,
     **_FORM,

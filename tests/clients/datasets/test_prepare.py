@@ -21,7 +21,7 @@ from chorus_server.tuning.data.normalizers import NORMALIZERS
 from chorus_server.tuning.data.readers import read_rows
 from chorus_server.tuning.document.job import JobDocument
 from chorus_server.tuning.document.prompt import PromptDocument
-from tests.places import FIXTURES, SHARED
+from tests.places import FIXTURES, ROOT, SHARED
 
 SAMPLES = FIXTURES / "datasets"
 EXPECTED: Mapping[str, Mapping[str, list[dict[str, Any]]]] = json.loads(
@@ -174,7 +174,7 @@ def test_a_zip_is_read_as_a_folder_is(tmp_path: Path) -> None:
         ("superglue/cb", "val.jsonl", None, "in a folder CB there.; it has train.jsonl"),
         ("superglue/cb", "val.jsonl", '{"premise": "a", "idx": 1}\n', "row 1: there is no 'hypothesis'"),
         ("superglue/cb", "val.jsonl", '{"premise": "a", "hypothesis": "b"}\n', "test sets have no labels"),
-        ("superglue/cb", "val.jsonl", '{"premise": "a", "hypothesis": "b", "label": "yes"}\n', "'yes' is none"),
+        ("superglue/cb", "val.jsonl", '{"premise": "a", "hypothesis": "b", "label": 7}\n', ""label 7 is none""),
         ("superglue/cb", "val.jsonl", '{"premise": 3, "hypothesis": "b", "label": 1}\n', "'premise' is int"),
         ("superglue/cb", "val.jsonl", "premise\tb\n", "row 1: it is not JSON"),
         ("superglue/cb", "val.jsonl", "", "no row could be read"),
@@ -216,6 +216,13 @@ def test_a_wrong_source_and_a_wrong_name_are_told(tmp_path: Path) -> None:
 def test_answers_are_padded_as_the_normaliser_pads_questions() -> None:
     for text, padded in json.loads((SAMPLES / "punctuation.json").read_text()).items():
         assert pad_punctuation(text) == NORMALIZERS["t5_punctuation"].rewrite(text) == padded
+
+
+def test_the_page_says_what_each_form_is() -> None:
+    lines = (ROOT / "docs" / "datasets.md").read_text().splitlines()
+    for name, dataset in DATASETS.items():
+        told = [line for line in lines if line.startswith("|") and f"`{name}`" in line]
+        assert len(told) == 1 and (f"`{dataset.template}`" in told[0] or name == "mrqa"), name
 
 
 @pytest.mark.shared
