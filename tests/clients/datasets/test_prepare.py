@@ -174,7 +174,7 @@ def test_a_zip_is_read_as_a_folder_is(tmp_path: Path) -> None:
         ("superglue/cb", "val.jsonl", None, "in a folder CB there.; it has train.jsonl"),
         ("superglue/cb", "val.jsonl", '{"premise": "a", "idx": 1}\n', "row 1: there is no 'hypothesis'"),
         ("superglue/cb", "val.jsonl", '{"premise": "a", "hypothesis": "b"}\n', "test sets have no labels"),
-        ("superglue/cb", "val.jsonl", '{"premise": "a", "hypothesis": "b", "label": 7}\n', ""label 7 is none""),
+        ("superglue/cb", "val.jsonl", '{"premise": "a", "hypothesis": "b", "label": 7}\n', "label 7 is none"),
         ("superglue/cb", "val.jsonl", '{"premise": 3, "hypothesis": "b", "label": 1}\n', "'premise' is int"),
         ("superglue/cb", "val.jsonl", "premise\tb\n", "row 1: it is not JSON"),
         ("superglue/cb", "val.jsonl", "", "no row could be read"),
