@@ -53,8 +53,8 @@ def deployment(settings: Settings) -> Any:
     """The deployment, with what Ray has to know of the settings. A Serve config may change its options."""
     from ray import serve
 
-    # Requests with one x-session-id go to one replica, as long as it takes them. HAProxy has a way of its own,
-    # and Ray refuses a router then.
+    # Requests with one x-session-id go to one replica, as long as it takes them. HAProxy has a way of its
+    # own, and Ray refuses a router then.
     router = {} if _haproxy() else {"request_router_config": {"request_router_class": _ROUTER}}
     return serve.deployment(
         serve.ingress()(RayReplica),
