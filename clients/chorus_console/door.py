@@ -174,7 +174,7 @@ class Visit:
         """The answer with its headers and, where it is new, its cookie."""
         response.headers.update(HEADERS)
         if self.token != self._came_with:
-            secure = self.request.url.scheme == "https"
+            secure = self.request.headers.get("origin", "").startswith("https:")  # whatever proxy ended TLS
             response.set_cookie(
                 COOKIE,
                 self.token,

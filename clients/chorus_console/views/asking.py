@@ -11,7 +11,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from chorus import ApiError, AsyncClient, NotFoundError
+from chorus import ApiError, AsyncClient, NotFoundError, UnauthenticatedError
 from chorus.types import Classification, EnsembleAnswer, FailedItem, Generation, Version
 from chorus_console import rows
 from chorus_console.door import Visit
@@ -132,6 +132,8 @@ async def _ask(client: AsyncClient, reference: str, inputs: Sequence[Input]) -> 
         if error.code not in ("unknown_task", "not_found"):
             return Asked(reference, problem=str(error))
         return await _ensemble(client, reference, inputs, error)
+    except UnauthenticatedError:
+        raise
     except ApiError as error:
         return Asked(reference, problem=str(error))
     pinned = f"{version.task}@{version.version}"
@@ -144,6 +146,8 @@ async def _ask(client: AsyncClient, reference: str, inputs: Sequence[Input]) -> 
             if version.labels
             else (await client.generate(pinned, inputs=texts, logprobs=True)).results
         )
+    except UnauthenticatedError:
+        raise
     except ApiError as error:
         asked.problem = str(error)
     asked.seconds = time.perf_counter() - started
@@ -159,6 +163,8 @@ async def _ensemble(
         answers = (await client.ensemble(reference, inputs=[_text(given) for given in inputs])).results
     except NotFoundError:
         return Asked(reference, problem=str(unknown))
+    except UnauthenticatedError:
+        raise
     except ApiError as error:
         return Asked(reference, problem=str(error))
     seconds, call = time.perf_counter() - started, _call(reference, _text(inputs[0]), "ensemble")
@@ -171,6 +177,8 @@ async def _vote(client: AsyncClient, references: Sequence[str], inputs: Sequence
     texts = [_text(given) for given in inputs]
     try:
         answers = (await client.ensemble(tasks=references, inputs=texts)).results
+    except UnauthenticatedError:
+        raise
     except ApiError as error:
         return Asked(name, problem=str(error))
     return Asked(
