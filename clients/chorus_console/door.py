@@ -155,12 +155,12 @@ class Visit:
         if self._came_with is None or not hmac.compare_digest(given.encode(), self.csrf.encode()):
             raise HTTPException(403, "This page is out of date: load it again, and repeat what you did.")
 
-    async def show(self, template: str, status: int = 200, **values: object) -> Response:
+    async def show(self, template: str, status: int = 200, /, **values: object) -> Response:
         """A page, with what surrounds it, or a part of one."""
         me = None if self.is_fragment else await self.me()
         return page(template, status, me=me, csrf=self.csrf, here=self.request.url.path, **values)
 
-    def open_page(self, template: str, status: int = 200, **values: object) -> Response:
+    def open_page(self, template: str, status: int = 200, /, **values: object) -> Response:
         """A page for anybody."""
         return page(template, status, me=None, csrf=self.csrf, here=self.request.url.path, **values)
 

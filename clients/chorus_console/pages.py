@@ -94,6 +94,6 @@ _ENVIRONMENT.filters.update(
 _ENVIRONMENT.globals.update(task_path=task_path, local=local, stamp=_stamp())
 
 
-def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
+def page(template: str, status: int = 200, /, **values: Any) -> HTMLResponse:
     """A page, or a part of one."""
     return HTMLResponse(_ENVIRONMENT.get_template(template).render(**values), status)

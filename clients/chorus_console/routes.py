@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from chorus_console.door import Clients, Door, Handler, Sessions, Visit
 from chorus_console.pages import HERE
-from chorus_console.views import asking, sets, signing, tasks, versions
+from chorus_console.views import asking, sets, signing, tasks, tuning, versions
 
 _YEAR = "public, max-age=31536000, immutable"
 
@@ -32,6 +32,15 @@ _VIEWS: Sequence[tuple[str, str, Handler]] = (
     ("GET", "/try", asking.show),
     ("GET", "/try/fields", asking.fields),
     ("POST", "/try", asking.ask),
+    ("GET", "/tune", tuning.table),
+    ("POST", "/tune", tuning.start),
+    ("GET", "/tune/new", tuning.new),
+    ("POST", "/tune/data", tuning.look),
+    ("POST", "/tune/preview", tuning.preview),
+    ("GET", "/tune/{job}", tuning.one),
+    ("GET", "/tune/{job}/live", tuning.live),
+    ("POST", "/tune/{job}/cancel", tuning.cancel),
+    ("POST", "/tune/{job}/resume", tuning.resume),
 )
 
 

@@ -68,3 +68,11 @@ function drawAll(root) {
 
 document.addEventListener("DOMContentLoaded", () => drawAll(document));
 document.addEventListener("htmx:afterSettle", () => drawAll(document));
+
+// What is over needs no more looking at.
+document.addEventListener("htmx:afterSwap", (event) => {
+  if (event.target.querySelector && event.target.querySelector("[data-over]")) event.target.removeAttribute("hx-trigger");
+});
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (event.target.id === "live" && event.target.querySelector("[data-over]")) event.preventDefault();
+});
