@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from chorus_console.door import Clients, Door, Handler, Sessions, Visit
 from chorus_console.pages import HERE
-from chorus_console.views import asking, sets, signing, tasks, tuning, versions
+from chorus_console.views import asking, interpreting, jobs, sets, signing, tasks, tenants, tuning, versions
 
 _YEAR = "public, max-age=31536000, immutable"
 
@@ -41,6 +41,17 @@ _VIEWS: Sequence[tuple[str, str, Handler]] = (
     ("GET", "/tune/{job}/live", tuning.live),
     ("POST", "/tune/{job}/cancel", tuning.cancel),
     ("POST", "/tune/{job}/resume", tuning.resume),
+    ("GET", "/interpret", interpreting.show),
+    ("GET", "/jobs", jobs.table),
+    ("GET", "/jobs/files/{file}", jobs.file),
+    ("GET", "/jobs/{job}", jobs.one),
+    ("POST", "/jobs/{job}", jobs.change),
+    ("GET", "/tenants", tenants.table),
+    ("GET", "/tenants/keys", tenants.keys),
+    ("POST", "/tenants/keys", tenants.make),
+    ("POST", "/tenants/keys/{key}", tenants.change),
+    ("GET", "/tenants/usage", tenants.usage),
+    ("GET", "/tenants/audit", tenants.audit),
 )
 
 

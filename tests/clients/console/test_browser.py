@@ -21,6 +21,11 @@ PAGES = (
     "/console/packs",
     "/console/tune",
     "/console/tune/new",
+    "/console/interpret?task=default/sentiment",
+    "/console/jobs",
+    "/console/tenants/keys",
+    "/console/tenants/usage",
+    "/console/tenants/audit",
     "/console/try?task=default/entailment&task=default/sentiment@1",
 )
 MOST_BYTES = 150_000
@@ -131,6 +136,46 @@ def test_a_file_becomes_a_prompt(site: Site, open_page: Open, key: str, tmp_path
     page.get_by_text("live points at version 1 already.").wait_for()
     page.goto("/console/tune")
     page.get_by_role("row", name=re.compile("films.*succeeded")).wait_for()
+
+
+def test_keys_are_made_rotated_and_revoked(site: Site, open_page: Open) -> None:
+    owner = site.key("keepers", name="owner", scopes=["admin", "infer", "prompts:read"])
+    page = open_page()
+    sign_in(page, owner["key"])
+    page.get_by_role("link", name="Tenants").click()
+    page.get_by_label("Name of what uses it").fill("website")
+    page.get_by_role("button", name="Make the key").click()
+    made = page.get_by_label("The new key").inner_text().strip()
+    assert site.operator.get("/v1/me", headers={"authorization": f"Bearer {made}"}).status_code == 200
+    page.goto("/console/tenants/keys")
+    assert made not in page.content()
+    page.get_by_role("button", name="Rotate website").click()
+    page.get_by_label("The new key").wait_for()
+    page.goto("/console/tenants/keys")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Revoke website").last.click()
+    page.get_by_role("row", name=re.compile("website.*revoked")).wait_for()
+    assert site.operator.get("/v1/me", headers={"authorization": f"Bearer {made}"}).status_code == 401
+    picture(page, "keys")
+    page.get_by_role("link", name="Audit log").click()
+    page.get_by_text("are one chain: every hash was computed again").wait_for()
+    page.get_by_role("row", name=re.compile("key.revoke")).wait_for()
+
+
+def test_an_evaluation_is_shown_with_its_measures(site: Site, open_page: Open, key: str) -> None:
+    rows = [{"text": "a joyless mess", "label": "negative"}, {"text": "warm and funny", "label": "positive"}]
+    with Client(site.url, key) as client:
+        job = client.evaluations.start(["sentiment@1", "sentiment@3"], rows * 4)
+        client.evaluations.wait(job)
+    page = open_page()
+    sign_in(page, key)
+    page.goto(f"/console/jobs/{job.id}")
+    page.get_by_role("img", name="Reliability of default/sentiment@1").wait_for()
+    page.get_by_role("row", name=re.compile("sentiment@3 accuracy")).wait_for()
+    picture(page, "evaluation")
+    with page.expect_download() as saved:
+        page.get_by_role("link", name="Download predictions").click()
+    assert len(saved.value.path().read_text().splitlines()) == 8
 
 
 def test_a_session_that_ends_while_somebody_writes_loses_nothing(
