@@ -64,6 +64,13 @@ def tune() -> None:
     "text]",
 )
 @click.option(
+    "--metric-column",
+    "metric_columns",
+    multiple=True,
+    metavar="NAME=COLUMN",
+    help="Column that a metric needs beside the answer: group=question, label=correct; repeat.",
+)
+@click.option(
     "--answer-by",
     type=click.Choice(["ranked", "greedy"]),
     help="Measure the most probable label, or the text that the prompt writes. [default: ranked]",
@@ -129,6 +136,7 @@ def _arguments(task: str | None, train: str | None, given: dict[str, Any]) -> di
     found: dict[str, Any] = {
         "columns": pairs(given.pop("columns"), "--column"),
         "target_texts": pairs(given.pop("target_texts"), "--target-text"),
+        "metric_columns": pairs(given.pop("metric_columns"), "--metric-column"),
         "labels": list(given.pop("labels")),
         "metrics": list(given.pop("metrics")),
         "recipe": json_pairs(given.pop("recipe"), "--recipe"),

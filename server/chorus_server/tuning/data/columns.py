@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from chorus_server.errors import InvalidInputError
+from chorus_server.tuning.column_metrics import LABEL, TRUTH
 from chorus_server.tuning.data.conversations import HISTORY, SYSTEM, is_conversation
 from chorus_server.tuning.data.cutting import Truncation
 from chorus_server.tuning.data.examples import TextRow
@@ -16,8 +17,13 @@ from prompts_store.tasks.template import parse_template
 from prompts_store.text import is_unicode, shown
 
 
-def text_row(prompt: PromptDocument, row: int, record: Mapping[str, Any], *, field: str) -> TextRow:
+def text_row(
+    prompt: PromptDocument, row: int, record: Mapping[str, Any], *, field: str, measured: bool = False
+) -> TextRow:
     """One row of a file: its text, from the prompt's template, and its answers, from the target column.
+
+    Args:
+        measured: whether answers to it are measured, so that it needs the columns of metrics.
 
     Raises:
         InvalidInputError: a column is missing, a value is empty or nested, or `target_texts` lacks an answer.
@@ -30,7 +36,25 @@ def text_row(prompt: PromptDocument, row: int, record: Mapping[str, Any], *, fie
         raise _refused(f"row {row}: {error.message}", field) from error
     truncation = Truncation.of(prompt.settings)
     cut = None if truncation is None else (truncation, template, values)
-    return TextRow(row, text, answers_of(prompt, row, record, field=field), cut)
+    columns = metric_values(prompt, row, record, field=field) if measured else None
+    return TextRow(row, text, answers_of(prompt, row, record, field=field), cut, columns)
+
+
+def metric_values(
+    prompt: PromptDocument, row: int, record: Mapping[str, Any], *, field: str
+) -> dict[str, str] | None:
+    """What metrics need of one row beside its answers, by what it is; None for nothing.
+
+    Raises:
+        InvalidInputError: a column is missing, a value is empty or nested, or one of `label` is no truth
+            value. The message names the row.
+    """
+    columns = prompt.metric_columns
+    found = {name: _text(record, column, f"row {row}", field) for name, column in columns.items()}
+    if found.get(LABEL, "true").lower() not in TRUTH:
+        message = f"row {row}: the column {shown(columns[LABEL])} has {shown(found[LABEL])}"
+        raise _refused(f"{message}; expected true or false, or 1 or 0", field)
+    return found or None
 
 
 def template_values(

@@ -199,7 +199,7 @@ def _existing(entry: PromptDocument, attempt: Attempt, field: str) -> tuple[Prom
     return entry.model_copy(update={"initial_prompt": fixed}), store.values(version.manifest.digest)
 
 
-_READ_BY = {"data", "template", "target", "columns", "target_texts", "labels"}
+_READ_BY = {"data", "template", "target", "columns", "target_texts", "labels", "metric_columns"}
 """Fields of a prompt that decide what is read from its files."""
 
 
