@@ -55,6 +55,13 @@ def plain(value: object) -> str:
     return str(value)
 
 
+def brief(document: Mapping[str, object]) -> str:
+    """A small document in a line, with what is long cut short."""
+    told = {name.replace("_", " "): value for name, value in document.items() if value not in ("", None, {})}
+    parts = (f"{name} {plain(value)}" for name, value in told.items())
+    return ", ".join(part if len(part) <= 60 else f"{part[:32]}…" for part in parts)
+
+
 def task_path(reference: str, *rest: str, **query: object) -> str:
     """The page of `tenant/task`, or of something below it."""
     tenant, _, task = reference.partition("/")
@@ -79,6 +86,7 @@ def _stamp() -> str:
 _ENVIRONMENT = Environment(
     loader=FileSystemLoader(HERE / "templates"),
     autoescape=True,
+    auto_reload=False,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
@@ -89,6 +97,7 @@ _ENVIRONMENT.filters.update(
     moment=moment,
     size=size,
     plain=plain,
+    brief=brief,
     json=lambda value: json.dumps(value),
 )
 _ENVIRONMENT.globals.update(task_path=task_path, local=local, stamp=_stamp())

@@ -12,7 +12,18 @@ from starlette.routing import Route
 
 from chorus_console.door import Clients, Door, Handler, Sessions, Visit
 from chorus_console.pages import HERE
-from chorus_console.views import asking, interpreting, jobs, sets, signing, tasks, tenants, tuning, versions
+from chorus_console.views import (
+    asking,
+    interpreting,
+    jobs,
+    operations,
+    sets,
+    signing,
+    tasks,
+    tenants,
+    tuning,
+    versions,
+)
 
 _YEAR = "public, max-age=31536000, immutable"
 
@@ -46,6 +57,7 @@ _VIEWS: Sequence[tuple[str, str, Handler]] = (
     ("GET", "/jobs/files/{file}", jobs.file),
     ("GET", "/jobs/{job}", jobs.one),
     ("POST", "/jobs/{job}", jobs.change),
+    ("GET", "/operations", operations.show),
     ("GET", "/tenants", tenants.table),
     ("GET", "/tenants/keys", tenants.keys),
     ("POST", "/tenants/keys", tenants.make),

@@ -35,7 +35,7 @@ def same(
     Args:
         path: of the route.
         python: the call, such as `client.tasks.list()`.
-        command: the words of the command.
+        command: the words of the command; none if there is no such command.
         body: sent as JSON; None for no body.
         query: of the route; what is None or empty is left out.
     """
