@@ -24,15 +24,15 @@ from typing import Any
 
 import httpx2
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from machine import machine, versions
 
 from prompts_store import PromptStore
 from prompts_store.testing import example_prompt
 from tests.end_to_end.served import Served
 
+ROOT = Path(__file__).parents[1]
 TASKS, ROUNDS = 10_000, 40
 LISTS = ("/console/tasks", "/console/tasks?prefix=task-00777", "/console/tasks?label=yes")
 PAGES = (
