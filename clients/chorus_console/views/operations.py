@@ -67,7 +67,7 @@ async def show(visit: Visit) -> Response:
     info = [has for has, _ in now.of("chorus_lora_requests_info")]
     values = {
         "ready": ready, "model": model, "now": now,
-        "padding": padded / (real + padded) if real + padded else None,
+        "padding": 1 - real / padded if padded else None,
         "resident": sorted({name for has in info for name in _names(has, "running_lora_adapters")}),
         "waiting": sorted({name for has in info for name in _names(has, "waiting_lora_adapters")}),
         "kinds": sorted({has["kind"] for has, _ in now.of("chorus_request_seconds_count")}),
