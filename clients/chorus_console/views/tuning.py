@@ -49,7 +49,8 @@ def _starting() -> Any:
     return same(
         "POST", "/v1/tuning/jobs",
         "job = client.tuning.start('tickets', train='train.csv', target='label', labels=['yes', 'no'])",
-        "chorus", "tune", "start", "tickets", "train.csv", "--target", "label", "--label", "yes", "--label", "no",
+        *("chorus", "tune", "start", "tickets", "train.csv"),
+        *("--target", "label", "--label", "yes", "--label", "no"),
         body=document,
     )  # fmt: skip
 
