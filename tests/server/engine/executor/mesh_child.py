@@ -122,7 +122,7 @@ def train(model: Model, shapes: TrainingShapes, compiled: Any) -> dict[str, Any]
     for start, row, length in zip(starts, ids, lengths, strict=True):
         axis[start : start + length] = row[:length]
     batch = TuningBatch(axis, starts, lengths, targets, counts, np.arange(8, dtype=np.uint32).reshape(4, 2))
-    settings = StepSettings(*(np.full(2, value, np.float32) for value in (0.3, 1, 1e-5, 1, 0)))
+    settings = StepSettings(*(np.full(2, value, np.float32) for value in (0.3, 1, 1e-5, 1, 0, 0)))
     config, params = LossConfig(np.float32(0.1), np.float32(1e-4)), model.params
     for _ in range(2):
         sums = compiled["accumulate[16]"](params, prompts, empty_sums(shapes), batch, config)
