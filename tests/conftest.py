@@ -151,8 +151,8 @@ def both_postgres_servers(request: pytest.FixtureRequest) -> PostgresServer:
 
 @pytest.fixture(scope="session")
 def ray_path() -> str:
-    """A `PYTHONPATH` with which the Python of the tests has Ray besides Chorus; skips, with a reason, where pip
-    cannot install it."""
+    """A `PYTHONPATH` with which the Python of the tests has Ray besides Chorus; skips, with a reason, where
+    pip cannot install it."""
     return os.pathsep.join(map(str, (ROOT, ROOT / "scripts", packages_of(RAY))))
 
 

@@ -49,7 +49,8 @@ def run_to_end(
     except Exception as error:
         record = record_of(error)
         if record["code"] == "internal":
-            logger.error("%s stopped because of a defect", held.job.id, exc_info=error)
+            extra = {"tenant": held.job.tenant}
+            logger.error("%s stopped because of a defect", held.job.id, exc_info=error, extra=extra)
         return end_job(held, progress, "failed", record)
 
 
