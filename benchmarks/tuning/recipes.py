@@ -5,8 +5,8 @@
 
 The recipes differ in Adafactor's t and in the reduction of the loss; no text of these tasks is so long that
 the third difference, 512 tokens of text beside the prompt, matters. Needs the data sets of `$CHORUS_SHARED`.
-What is done is kept in FOLDER, one file a task and recipe, and not done again; how busy the machine is changes
-no accuracy. Prints a table, and leaves `recipes.json`.
+What is done is kept in FOLDER, a file for each task and recipe, and not done again. How busy the machine is
+changes no accuracy. Prints a table, and leaves `recipes.json`.
 """
 
 from __future__ import annotations
