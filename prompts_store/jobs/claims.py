@@ -65,6 +65,11 @@ class JobClaims(StoreBase):
         checks.check_text(matrix_dtype, field="matrix_dtype")
         checks.check_fingerprint(base_fingerprint, field="base_fingerprint")
         seconds = _check_seconds(lease_seconds)
+        # Every process looks each second: not under the publish lock, unless there is something to take.
+        with self._database.read(EVERY_TENANT) as connection:
+            now = self._clock()
+            if _next(connection, kind, base_fingerprint, matrix_dtype, without_tenants, now) is None:
+                return None
         with self._database.write(EVERY_TENANT) as connection:
             now = self._clock()
             row = _next(connection, kind, base_fingerprint, matrix_dtype, without_tenants, now)

@@ -13,6 +13,7 @@ from chorus.cli import (
     batch,
     bench,
     calibrate,
+    datasets,
     ensembles,
     evaluate,
     files,
@@ -91,6 +92,7 @@ def chorus(context: click.Context, /, **given: Any) -> None:
 for command in (
     tasks.tasks,
     files.files,
+    datasets.datasets,
     tune.tune,
     calibrate.calibrate,
     evaluate.evaluate,

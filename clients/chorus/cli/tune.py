@@ -12,7 +12,7 @@ from chorus.cli.job_following import follow_to_end
 from chorus.cli.output import print_json
 from chorus.cli.session import Session, with_session
 from chorus.cli.start_group import StartGroup
-from chorus.cli.tune_options import data_of, document_of, json_pairs, pairs
+from chorus.cli.tune_options import data_of, document_of, json_pairs, pairs, take_splits
 from chorus.cli.values import JsonObject
 from chorus.routes.tuning import EARLIER_SPLITS
 from chorus.types import Job
@@ -98,7 +98,7 @@ def tune() -> None:
 @click.option(
     "--document",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A whole job document in JSON; other options override it.",
+    help="A whole job document in JSON; its data may name files beside it. Other options override it.",
 )
 @click.option("--follow/--detach", default=True, help="Show the job until it is over. [default: follow]")
 @with_session
@@ -119,7 +119,8 @@ def start(
     whole = document_of(document) if document is not None else None
     if whole is None and (task is None or train is None):
         raise click.UsageError("Name the task and its training data, or give --document.")
-    arguments = _arguments(task, train, given)
+    splits = {} if whole is None or document is None else take_splits(whole, document.parent)
+    arguments = splits | _arguments(task, train, given)
     with session.client() as client:
         job = client.tuning.start(**arguments, document=whole)
         if not follow:

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from chorus_server.api.batch.answering import AnsweredLine, BatchLine, answer_lines
-from chorus_server.api.batch.lines import BatchFile, Endpoint
+from chorus_server.api.batch.lines import BatchFile, Endpoint, check_alone
 from chorus_server.api.jobs.attempt import AskBlock, EngineAttempt
 from chorus_server.errors import ChorusError, InvalidInputError
 from chorus_server.jobs.leased import JobCancelledError
@@ -129,19 +129,10 @@ def _line(file: BatchFile, request_id: str, line: bytes) -> BatchLine:
         return BatchLine(custom_id, request_id, body)
     try:
         found = file.endpoint.body.validated(body)
-        _check_alone(found)
+        check_alone(found)
     except InvalidInputError as error:
         return BatchLine(custom_id, request_id, error)
     return BatchLine(custom_id, request_id, found)
-
-
-def _check_alone(body: Any) -> None:
-    """Refuse what means nothing in a file."""
-    if getattr(body, "stream", None):
-        raise InvalidInputError("The answers of a batch are a file: leave stream out.", field="stream")
-    if getattr(body, "deadline_seconds", None) is not None:
-        message = "Lines of a batch have no deadline: leave it out."
-        raise InvalidInputError(message, field="deadline_seconds")
 
 
 def _files_of_some(work: _Work) -> dict[str, Any] | None:

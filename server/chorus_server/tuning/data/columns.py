@@ -1,4 +1,7 @@
-"""Makes a task's text and answers from the columns of a file."""
+"""Makes a task's text and answers from the columns of a file.
+
+A column `answers.text` is the one named `text` within the column `answers`.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,13 @@ from chorus_server.tuning.column_metrics import LABEL, TRUTH
 from chorus_server.tuning.data.conversations import HISTORY, SYSTEM, is_conversation
 from chorus_server.tuning.data.cutting import Truncation
 from chorus_server.tuning.data.examples import TextRow
+from chorus_server.tuning.data.normalizers import normalized
 from chorus_server.tuning.document.prompt import PromptDocument
 from prompts_store.errors import InvalidError
 from prompts_store.tasks.template import parse_template
 from prompts_store.text import is_unicode, shown
+
+_ABSENT = object()
 
 
 def text_row(
@@ -29,9 +35,10 @@ def text_row(
         InvalidInputError: a column is missing, a value is empty or nested, or `target_texts` lacks an answer.
             The message names the row.
     """
-    template, values = parse_template(prompt.template), template_values(prompt, row, record, field=field)
+    template = parse_template(prompt.template)
+    values = normalized(prompt.settings, template, template_values(prompt, row, record, field=field))
     try:
-        text = parse_template(prompt.template).render(values)
+        text = template.render(values)
     except InvalidError as error:
         raise _refused(f"row {row}: {error.message}", field) from error
     truncation = Truncation.of(prompt.settings)
@@ -96,12 +103,24 @@ def _text(record: Mapping[str, Any], column: str, place: str, field: str) -> str
 
 
 def _value(record: Mapping[str, Any], column: str, place: str, field: str) -> Any:
-    if column not in record:
+    value = record[column] if column in record else _nested(record, column)
+    if value is _ABSENT:
         known = ", ".join(shown(name) for name in list(record)[:10])
         raise _refused(f"{place}: there is no column {shown(column)}; the row has {known or 'none'}", field)
-    if record[column] is None:
+    if value is None:
         raise _refused(f"{place}: the column {shown(column)} is empty", field)
-    return record[column]
+    return value
+
+
+def _nested(value: Any, path: str) -> Any:
+    """What a path such as `answers.text` names in nested columns; in a list, that of each element."""
+    name, dot, rest = path.partition(".")
+    if isinstance(value, list):
+        found = [_nested(each, path) for each in value]
+        return _ABSENT if any(each is _ABSENT for each in found) else found
+    if not isinstance(value, Mapping) or name not in value:
+        return _ABSENT
+    return _nested(value[name], rest) if dot else value[name]
 
 
 def _plain(value: Any, column: str, place: str, field: str) -> str:

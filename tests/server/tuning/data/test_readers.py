@@ -205,6 +205,29 @@ def test_columns_templates_and_answers(tmp_path: Path) -> None:
     assert caught.value.field == "template"
 
 
+NESTED = {"context": "c", "answers": {"text": ["x", "y"], "answer_start": [1, 2]}}
+LISTED = {"context": "c", "answers": [{"text": "x"}, {"text": "y"}]}
+
+
+@pytest.mark.parametrize("record", [NESTED, LISTED, {"context": "c", "answers.text": ["x", "y"]}])
+def test_a_path_names_a_nested_column(record: dict[str, Any], tmp_path: Path) -> None:
+    prompt = PromptDocument(template="{context}", target="answers.text")
+    path = _jsonl(tmp_path / "a.jsonl", [record])
+    assert load_split("train", path, prompt).rows == (TextRow(1, "c", ("x", "y")),)
+    absent = PromptDocument(template="{context}", target="answers.texts")
+    assert "row 1: there is no column 'answers.texts'" in _refused(path, absent).message
+    if record is NESTED:
+        deep = PromptDocument(template="{c}", columns={"c": "answers"}, target="context")
+        assert "row 1: the column 'answers' holds dict" in _refused(path, deep).message
+
+
+def test_a_path_names_a_nested_column_of_parquet(tmp_path: Path) -> None:
+    columns = {"context": ["c", "d"], "answers": [NESTED["answers"], {"text": ["z"], "answer_start": [0]}]}
+    prompt = PromptDocument(template="{context}", target="answers.text")
+    rows = load_split("train", _parquet(tmp_path / "a.parquet", columns), prompt).rows
+    assert rows == (TextRow(1, "c", ("x", "y")), TextRow(2, "d", ("z",)))
+
+
 def test_rows_that_are_measured_have_the_columns_of_metrics(tmp_path: Path) -> None:
     rows = [{"text": str(n), "label": "good", "query": n // 4, "correct": n % 2 == 0} for n in range(40)]
     path = _jsonl(tmp_path / "a.jsonl", rows)
