@@ -34,7 +34,8 @@ def train(
         OSError: a checkpoint could not be written.
     """
     held, work = attempt.held, attempt.work
-    state, warning = newest_state(attempt.folder, run)
+    mesh = attempt.base.functions.mesh
+    state, warning = newest_state(attempt.folder, run, mesh)
     attempt.warn([warning] if warning is not None else [])
     folder = attempt_folder(attempt.folder, held.token)
     saved: deque[int] = deque()
@@ -42,7 +43,7 @@ def train(
     def may_write() -> bool:
         return not held.lost.is_set()
 
-    writer = CheckpointWriter(folder, run, attempt.files, saved.append, may_write)
+    writer = CheckpointWriter(folder, run, attempt.files, saved.append, may_write, mesh)
     with attempt.because("tuning"):
         loop = TuningLoop(run, programs, attempt.base.vocabulary.decode, state, writer.save)
     reporter = Reporter(held, validated.document, attempt.progress)
