@@ -23,6 +23,7 @@ from chorus_server.api.metrics import Metrics
 from chorus_server.api.routes.asgi import build_api
 from chorus_server.api.services import BaseModelInfo, Services, Serving
 from chorus_server.api.upkeep import Upkeep
+from chorus_server.console_wiring import add_console
 from chorus_server.embedded import model_source, register_prompts
 from chorus_server.engine.config import EngineConfig
 from chorus_server.engine.host_prompts import HostPromptTier
@@ -42,7 +43,13 @@ from chorus_server.settings import Settings
 from chorus_server.spans import SpanExport
 from chorus_server.storage import can_keep, compile_cache
 from chorus_server.tenancy.usage import recorder_of
-from chorus_server.tenancy_wiring import change_reader, make_budgets, make_callers, open_with_keys
+from chorus_server.tenancy_wiring import (
+    change_reader,
+    make_budgets,
+    make_callers,
+    make_sessions,
+    open_with_keys,
+)
 
 if TYPE_CHECKING:
     from chorus_server.engine.executor import CompileWatch, KeptPrograms
@@ -107,6 +114,7 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
     services = Services(
         settings=settings,
         callers=callers,
+        sessions=make_sessions(library, callers),
         library=library,
         lifecycle=lifecycle,
         text=Offload(_TEXT_THREADS, _CALLS_WAITING, "text threads"),
@@ -129,7 +137,11 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
     )
     access = AccessLog(metrics.api, settings.access_log, services.traces)
     entrance = Entrance(services, access)
-    return App(settings, services, metrics, build_api(services, access), entrance, upkeep, spans)
+    api = build_api(services, access)
+    safe = settings.is_loopback or not settings.insecure_bind
+    if safe if settings.console is None else settings.console:
+        add_console(api, services)
+    return App(settings, services, metrics, api, entrance, upkeep, spans)
 
 
 def close_app(app: App) -> bool:
