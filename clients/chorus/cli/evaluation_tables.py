@@ -68,7 +68,7 @@ def print_across_files(found: Sequence[Mapping[str, Any]]) -> None:
                 several = f" ({len(each['values'])})" if len(each["values"]) > 1 else ""
                 cells.setdefault(each["subject"], {})[each["file"]] = f"{each['mean']:.4f}{spread}{several}"
         rows = ((subject, *(of_files.get(file) for file in files)) for subject, of_files in cells.items())
-        print_table((metric, *(f"#{file}" for file in files)), rows)
+        print_table((metric, *(f"#{clean(file)}" for file in files)), rows)
 
 
 def _without_version(subject: Mapping[str, Any]) -> str:

@@ -101,8 +101,8 @@ class EvaluationSubject(DocumentModel):
         """Only what was given."""
         base = None if self.base is None else self.base.model_dump(mode="json")
         of_pack = {"pack": self.pack, "question": self.question}
-        named = {"task": self.task, "ensemble": self.ensemble, **of_pack, "base": base}
-        named["majority"] = self.majority
+        named: dict[str, Any] = {"task": self.task, "ensemble": self.ensemble, **of_pack}
+        named |= {"base": base, "majority": self.majority}
         return {name: value for name, value in named.items() if value is not None}
 
 

@@ -250,7 +250,6 @@ def test_baselines_stand_beside_a_prompt(api: ApiServer, file: str) -> None:
     np.testing.assert_allclose(ours, raw - raw.mean(axis=0), atol=2e-4)
     said = [line["subjects"][3]["said"] for line in lines]
     assert said == [LABELS[row.argmax()] for row in ours]
-    assert set(said) == set(LABELS) and said != [line["subjects"][2]["said"] for line in lines]
     truth = [(row["label"],) for row in ROWS]
     assert results[3]["metrics"] == measure(["accuracy", "f1_macro", "matthews"], said, truth, LABELS)
     odd = upload(api, [{"text": "film", "label": "maybe"}])
