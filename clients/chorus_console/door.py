@@ -273,6 +273,7 @@ def _details(error: ChorusError | HTTPException) -> Mapping[str, str]:
 def own_path(text: str) -> str:
     """A path of the console that somebody was on; its first page for anything else."""
     parts = urlsplit(text)
-    if parts.scheme or parts.netloc or not text.startswith("/console") or text.startswith("//"):
+    here = text == "/console" or text.startswith(("/console/", "/console?"))
+    if parts.scheme or parts.netloc or not here or "\\" in text:
         return "/console"
     return text

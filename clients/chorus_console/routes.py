@@ -34,6 +34,7 @@ _VIEWS: Sequence[tuple[str, str, Handler]] = (
     ("POST", "/sign-out", signing.leave),
     ("GET", "/tasks", tasks.table),
     ("GET", "/tasks/{tenant}/{task}", tasks.one),
+    ("POST", "/tasks/{tenant}/{task}/share", tasks.share),
     ("GET", "/tasks/{tenant}/{task}/compare", versions.compare),
     ("GET", "/tasks/{tenant}/{task}/move", versions.propose),
     ("POST", "/tasks/{tenant}/{task}/move", versions.move),

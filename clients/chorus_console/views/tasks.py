@@ -11,8 +11,9 @@ from starlette.responses import RedirectResponse, Response
 
 from chorus import ApiError
 from chorus.types import AliasHistoryEntry, Task, Version
+from chorus.types.grants import Grant
 from chorus_console.door import Visit
-from chorus_console.pages import local
+from chorus_console.pages import local, task_path
 from chorus_console.same import same
 
 _PAGE = 25
@@ -99,9 +100,29 @@ async def one(visit: Visit) -> Response:
         live = await client.version(name, aliases.aliases["live"])
     return await visit.show(
         "task.html",
+        grants=await _grants(visit, name),
         task=task, live=live, versions=versions.versions, next=versions.next_cursor, aliases=aliases.aliases,
         back=back, history=list(reversed(aliases.history))[:_MOVES], moves=len(before) + 1,
         same=same("GET", f"/v1/tasks/{parts['task']}/versions",
                   f"versions = client.tasks.versions({name!r})",
                   "chorus", "tasks", "versions", name, tenant=parts["tenant"]),
     )  # fmt: skip
+
+
+async def _grants(visit: Visit, name: str) -> list[Grant] | None:
+    """With whom a task is shared; None where that is nothing of the caller's."""
+    try:
+        return await visit.client.tasks.grants(name)
+    except ApiError:
+        return None
+
+
+async def share(visit: Visit) -> Response:
+    """Let another tenant use a task, or end that."""
+    name, grantee = "{tenant}/{task}".format(**visit.request.path_params), await visit.text("grantee")
+    if await visit.text("what") == "end":
+        await visit.client.tasks.unshare(name, grantee)
+    else:
+        rights = [str(each) for each in (await visit.form()).getlist("right")]
+        await visit.client.tasks.share(name, grantee, rights)
+    return visit.go(task_path(name))

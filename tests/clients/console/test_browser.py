@@ -21,7 +21,7 @@ PAGES = (
     "/console/packs",
     "/console/tune",
     "/console/tune/new",
-    "/console/interpret?task=default/sentiment",
+    "/console/interpret?task=default/sentiment&other=default/sentiment@1",
     "/console/jobs",
     "/console/operations",
     "/console/tenants/keys",

@@ -146,6 +146,15 @@ def test_another_tenants_pages_are_like_those_of_nobody(site: Site) -> None:
     assert browser.post(MOVE, form).status_code == 404
 
 
+def test_what_is_shared_is_shown_and_ended(site: Site) -> None:
+    browser = site.browser(site.key(name="sharer")["key"])
+    browser.get(TASK)
+    shared = browser.post(f"{TASK}/share", {"grantee": "elm", "right": "infer"})
+    assert shared.status_code == 303 and "Stop sharing with elm" in browser.get(TASK).text
+    assert browser.post(f"{TASK}/share", {"grantee": "elm", "what": "end"}).status_code == 303
+    assert "Stop sharing with elm" not in browser.get(TASK).text
+
+
 def test_what_a_key_may_not_do_its_session_may_not(site: Site) -> None:
     browser = site.browser(site.key(name="reader", scopes=["prompts:read"])["key"])
     browser.get(TASK)

@@ -132,7 +132,7 @@ def apply(
         gradient or new value that is no finite number, and does not change.
     """
     tokens = jnp.maximum(sums.tokens, 1)
-    gradients = sums.gradients / tokens[:, None, None]
+    gradients = sums.gradients / jnp.where(settings.sums > 0, 1, tokens)[:, None, None]
     losses = sums.losses / tokens
     new, moment = update(prompts, second_moment, gradients, settings)
     finite = (

@@ -148,7 +148,7 @@ def table(
             greedy = partial(greedy_answers, functions, shapes.new_tokens)
             yield Program(f"greedy[{L}]", greedy, (where, prompts, *inputs), said)
     flags = whole(_shape((N,), jnp.bool_))
-    settings = whole(StepSettings(*[_floats(N)] * 5))
+    settings = whole(StepSettings(*[_floats(N)] * 6))
     results = (prompts, prompts, whole(_floats(N)), flags)
     yield Program("apply", apply, (prompts, prompts, sums, settings, flags), results)
 

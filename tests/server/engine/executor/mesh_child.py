@@ -128,7 +128,7 @@ def train(model: Model, shapes: TrainingShapes, compiled: Any) -> dict[str, Any]
             axis[start : start + lengths[row]] = ids[row, : lengths[row]]
         parts.append(TuningBatch(axis, starts, lengths[some], targets[some], counts[some], keys[some]))
     batch = jax.tree.map(lambda *each: np.concatenate(each), *parts)
-    settings = StepSettings(*(np.full(2, value, np.float32) for value in (0.3, 1, 1e-5, 1, 0)))
+    settings = StepSettings(*(np.full(2, value, np.float32) for value in (0.3, 1, 1e-5, 1, 0, 0)))
     config, params = LossConfig(np.float32(0.1), np.float32(1e-4)), model.params
     for _ in range(2):
         sums = compiled["accumulate[16]"](params, prompts, empty_sums(shapes), batch, config)

@@ -80,8 +80,10 @@ def publish(
 
 
 def result_of(validated: Validated, state: TrainingState) -> dict[str, Any]:
-    """How each prompt ended; versions are added as they are made."""
-    pairs = zip(validated.document.members, state.standings, strict=True)
+    """How each prompt ended, and which split chose its values; versions are added as they are made."""
+    members = validated.document.members
+    of_data = validated.lineages * len(members) if validated.document.ensemble else validated.lineages
+    pairs = zip(members, state.standings, of_data, strict=True)
     prompts = [
         {
             "task": member.task,
@@ -91,8 +93,9 @@ def result_of(validated: Validated, state: TrainingState) -> dict[str, Any]:
             "best_step": standing.best_step,
             "best_metric": standing.best_metric,
             "metrics": metrics_of(standing),
+            "chosen_on": data["chosen_on"],
         }
-        for member, standing in pairs
+        for member, standing, data in pairs
     ]
     return {"prompts": prompts, "ensemble": None}
 
