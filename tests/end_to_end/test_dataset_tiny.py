@@ -1,5 +1,5 @@
-"""Files of a bucket answered as a server answers them over HTTP: by an actor that is killed, then by Ray Data,
-which goes on; and in the control, answered anew where the source was written again."""
+"""Files of a bucket answered as a server answers them over HTTP: by an actor that is killed, then by Ray
+Data, which goes on; and in the control, answered anew where the source was written again."""
 
 from __future__ import annotations
 
