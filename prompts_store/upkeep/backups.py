@@ -34,7 +34,7 @@ from prompts_store.database import (
     audit_tables,  # noqa: F401 - their tables join the metadata
     budget_tables,  # noqa: F401
     job_tables,
-    tenant_tables,  # noqa: F401
+    tenant_tables,
     usage_tables,  # noqa: F401
 )
 from prompts_store.database.tables import blobs as blob_table
@@ -110,7 +110,7 @@ class Backups:
             try:
                 with database.write(EVERY_TENANT) as there, self._database.read(EVERY_TENANT) as here:
                     there.execute(delete(store_identity))
-                    rows = _copy_rows(here, there, metadata.sorted_tables)
+                    rows = _copy_rows(here, there, [store_identity, *_kept_tables()])
                     named = _named(there)
             finally:
                 database.close()
@@ -145,7 +145,7 @@ class Backups:
                     copying.copy(_named(there))
                     with self._database.write(EVERY_TENANT) as here:
                         _require_empty(here)
-                        rows = _copy_rows(there, here, _content_tables())
+                        rows = _copy_rows(there, here, _kept_tables())
                         _go_on_counting(here)
                         facts = {"from": database_id(there), "rows": rows}
                         chain.append(here, "store.restore", OF_THE_STORE, now=self._clock(), after=facts)
@@ -310,6 +310,12 @@ def _copy_rows(source: Connection, target: Connection, tables: Iterable[Table]) 
 def _content_tables() -> list[Table]:
     """All but the id, which each store has for itself."""
     return [table for table in metadata.sorted_tables if table is not store_identity]
+
+
+def _kept_tables() -> list[Table]:
+    """What a restored store begins with. Browsers sign in to the console again, because what ended a session
+    after the backup would be undone."""
+    return [table for table in _content_tables() if table is not tenant_tables.sessions]
 
 
 def _require_empty(connection: Connection) -> None:

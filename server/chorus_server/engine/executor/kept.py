@@ -48,8 +48,9 @@ _WRITING_SECONDS = 3600
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 _VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
-_PLACES_ONLY = ("jax_compilation_cache_dir", "jax_platforms")
-"""Settings of JAX that say where something is, not what a program is; the device names its platform."""
+_ELSEWHERE = ("jax_compilation_cache_", "jax_persistent_cache_", "jax_platforms")
+"""How JAX's settings begin that do not say what a program is: those of its own cache, which differ where the
+folder is read-only; and the platform, which the device names."""
 
 _FAST = 1
 """zlib's level: machine code shrinks to a third, and reading it back is what must be quick."""
@@ -186,7 +187,7 @@ def _surroundings() -> str:
         platform.machine(),
         *(f"{name} {version(name)}" for name in _PACKAGES),
         *(f"{name}={os.environ.get(name)}" for name in _VARIABLES),
-        *(f"{name}={value}" for name, value in sorted(values.items()) if name not in _PLACES_ONLY),
+        *(f"{name}={value}" for name, value in sorted(values.items()) if not name.startswith(_ELSEWHERE)),
         (device.platform, device.device_kind, device.client.platform_version),
         (len(jax.devices()), cores()),
         sorted(processor_flags()),
