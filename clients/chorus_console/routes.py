@@ -58,6 +58,7 @@ _VIEWS: Sequence[tuple[str, str, Handler]] = (
     ("GET", "/jobs", jobs.table),
     ("GET", "/jobs/files/{file}", jobs.file),
     ("GET", "/jobs/{job}", jobs.one),
+    ("GET", "/jobs/{job}/live", jobs.live),
     ("POST", "/jobs/{job}", jobs.change),
     ("GET", "/operations", operations.show),
     ("GET", "/tenants", tenants.table),

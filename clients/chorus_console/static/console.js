@@ -6,8 +6,10 @@ document.addEventListener("htmx:configRequest", (event) => {
   if (token && event.detail.verb !== "get") event.detail.headers["X-CSRF-Token"] = token.content;
 });
 
-document.addEventListener("htmx:beforeRequest", () => {
-  document.getElementById("problems").replaceChildren();
+// What a page asks by itself waits while somebody signs in again, and hides no problem from a person.
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (event.detail.requestConfig.triggeringEvent) document.getElementById("problems").replaceChildren();
+  else if (document.querySelector("#dialog dialog")) event.preventDefault();
 });
 
 // No answer at all: say so, and lose nothing.

@@ -11,6 +11,7 @@ import struct
 import sys
 from typing import TypeAlias
 
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from chorus_console.door import Visit
@@ -19,6 +20,7 @@ from chorus_console.same import Same, same
 _MOST_ROWS = 48
 _MOST_PRODUCTS = 600_000
 _TOP = 5
+_SHADES = 20
 
 
 Row: TypeAlias = "array.array[float]"
@@ -41,11 +43,11 @@ async def show(visit: Visit) -> Response:
     moved: list[tuple[float, float]] = []
     if other:
         theirs = await asyncio.to_thread(read_rows, await client.artifact(other))
-        moved = [(cosine(a, b), math.dist(a, b)) for a, b in zip(rows, theirs, strict=False)]
+        moved = await asyncio.to_thread(moves, rows, theirs)
     return await visit.show(
         "interpret.html", task=reference, other=other, version=version, known=known, moved=moved,
         rows=near.rows[:_MOST_ROWS], left=max(0, len(near.rows) - _MOST_ROWS),
-        alike=await asyncio.to_thread(likeness, rows), same=_same(pinned),
+        alike=await asyncio.to_thread(drawn, rows), same=_same(pinned),
     )  # fmt: skip
 
 
@@ -73,6 +75,34 @@ def cosine(a: Row, b: Row) -> float:
     """The cosine between two rows; 0 if one of them is zero."""
     norms = math.hypot(*a) * math.hypot(*b)
     return sum(map(operator.mul, a, b)) / norms if norms else 0.0
+
+
+def moves(rows: list[Row], theirs: list[Row]) -> list[tuple[float, float]]:
+    """How far each row is from that of another version: the cosine and the distance.
+
+    Raises:
+        HTTPException: 400, the rows have different widths: the versions are of different bases.
+    """
+    if rows and theirs and len(rows[0]) != len(theirs[0]):
+        widths = f"{len(rows[0])} and {len(theirs[0])}"
+        raise HTTPException(400, f"The versions are of different base models: rows of {widths} numbers.")
+    return [(cosine(a, b), math.dist(a, b)) for a, b in zip(rows, theirs, strict=False)]
+
+
+def drawn(rows: list[Row]) -> tuple[int, list[tuple[float, str]]]:
+    """The likeness of rows as a picture: how many rows it has, and of each shade its opacity with the path of
+    its squares, so that a page of any prompt stays small."""
+    alike = likeness(rows)
+    paths: dict[int, list[str]] = {}
+    for y, line in enumerate(alike):
+        x = 0
+        while x < len(line):
+            shade, first = max(0, round(_SHADES * line[x])), x
+            while x < len(line) and max(0, round(_SHADES * line[x])) == shade:
+                x += 1
+            if shade:
+                paths.setdefault(shade, []).append(f"M{first} {y}h{x - first}v1h{first - x}z")
+    return len(alike), [(shade / _SHADES, "".join(path)) for shade, path in sorted(paths.items())]
 
 
 def likeness(rows: list[Row]) -> list[list[float]]:

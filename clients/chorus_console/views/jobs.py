@@ -41,6 +41,14 @@ async def one(visit: Visit) -> Response:
     )  # fmt: skip
 
 
+async def live(visit: Visit) -> Response:
+    """The part of a job's page that changes; when it is over, the whole page anew with what came of it."""
+    job = await visit.client.jobs.get(visit.request.path_params["job"])
+    if job.over:
+        return visit.go(local("jobs", job.id))
+    return await visit.show("job_now.html", job=job)
+
+
 async def _risks(visit: Visit, result: Mapping[str, Any]) -> list[tuple[str, list[CoveragePoint]]]:
     """Of each task the coverage that its newest calibration promises for a wanted accuracy."""
     found = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from starlette.exceptions import HTTPException
@@ -10,6 +11,7 @@ from starlette.responses import Response
 
 from chorus import ForbiddenError
 from chorus.cli.audit import chain_problems
+from chorus.types import AuditRow
 from chorus_console.door import Visit
 from chorus_console.pages import local
 from chorus_console.same import same
@@ -111,13 +113,25 @@ async def audit(visit: Visit) -> Response:
     query, tenant = visit.request.query_params, _tenant(visit)
     text = query.get("after", "")
     after = int(text) if text.isdecimal() and len(text) < 16 else None
-    page = await visit.client.audit.page(tenant=tenant, after=after, limit=_PAGE)
-    problems, last = [], None
-    for row in page.rows:
-        problems += chain_problems(last, row)
-        last = row
+    # With the row before the page, so that pages are checked against each other.
+    before, limit = (after - 1, _PAGE + 1) if after else (None, _PAGE)
+    page = await visit.client.audit.page(tenant=tenant, after=before, limit=limit)
+    last, rows, problems = checked(page.rows, after)
     return await visit.show(
-        "audit.html", rows=page.rows, next=page.next_after, after=after, tenant=tenant, problems=problems,
+        "audit.html", rows=rows, last=last, next=page.next_after, after=after, tenant=tenant,
+        problems=problems,
         same=same("GET", "/v1/audit", "page = client.audit.page()",
                   "chorus", "audit", "verify", tenant=tenant),
     )  # fmt: skip
+
+
+def checked(
+    found: Sequence[AuditRow], after: int | None
+) -> tuple[AuditRow | None, list[AuditRow], list[str]]:
+    """The row before a page, if it is there, the rows of the page, and where they are not one chain."""
+    rows, problems = list(found), []
+    last = before = rows.pop(0) if after and rows and rows[0].sequence == after else None
+    for row in rows:
+        problems += chain_problems(last, row)
+        last = row
+    return before, rows, problems

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -18,6 +19,8 @@ from chorus_console.pages import local
 from chorus_console.same import same
 from chorus_console.templates_of import filled
 
+T = TypeVar("T")
+
 _PAGE = 25
 _STATUSES = ("queued", "preparing", "running", "succeeded", "failed", "cancelled")
 _KNOBS = ("steps", "prompt_length", "batch_size", "evaluate_every_steps")
@@ -25,6 +28,20 @@ _MOST_POINTS = 400
 _MOST_TEMPLATE = 16_384
 _MOST_SHOWN = 400
 """Characters of a filled template; the page cuts it to fewer."""
+
+
+@dataclass(slots=True)
+class _Followed:
+    """A job whose events were read up to the `last`; whoever looks next reads only those after it."""
+
+    view: JobView = field(default_factory=JobView)
+    last: int = 0
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+_MOST_FOLLOWED = 32
+_FOLLOWED: dict[str, _Followed] = {}
+"""By the job's id; the one looked at longest ago goes first."""
 
 
 async def table(visit: Visit) -> Response:
@@ -139,7 +156,7 @@ async def one(visit: Visit) -> Response:
     """A job: its curves while it runs, what it made, and what it was asked."""
     job, view = await _followed(visit)
     return await visit.show(
-        "tune_job.html", job=job, view=view, curves=curves(view), spec=_asked(job),
+        "tune_job.html", fragment=False, job=job, view=view, curves=curves(view), spec=_asked(job),
         same=same("GET", f"/v1/tuning/jobs/{job.id}", f"job = client.tuning.get({job.id!r})",
                   "chorus", "tune", "show", job.id),
     )  # fmt: skip
@@ -148,27 +165,30 @@ async def one(visit: Visit) -> Response:
 async def live(visit: Visit) -> Response:
     """The part of a job's page that changes."""
     job, view = await _followed(visit)
-    return await visit.show("tune_live.html", job=job, view=view, curves=curves(view))
+    return await visit.show("tune_live.html", fragment=True, job=job, view=view, curves=curves(view))
 
 
 async def _followed(visit: Visit) -> tuple[Job, JobView]:
-    name = visit.request.path_params["job"]
-    job, events = await asyncio.gather(visit.client.tuning.get(name), visit.client.tuning.past_events(name))
-    view = JobView()
-    for event in events:
-        view.apply(event)
-    return job, view
+    job = await visit.client.tuning.get(visit.request.path_params["job"])  # which says who may see it
+    followed = _FOLLOWED.pop(job.id, None) or _Followed()
+    _FOLLOWED[job.id] = followed
+    if len(_FOLLOWED) > _MOST_FOLLOWED:
+        del _FOLLOWED[next(iter(_FOLLOWED))]
+    async with followed.turn:
+        for event in await visit.client.tuning.past_events(job.id, after=followed.last):
+            followed.view.apply(event)
+            followed.last = event.seq
+    return job, followed.view
 
 
 def curves(view: JobView) -> list[dict[str, Any]]:
     """The loss, and the metric that chooses the checkpoint for each prompt, as `console.js` draws them."""
     found = []
     if view.losses:
-        every = max(1, len(view.losses) // _MOST_POINTS)
-        points = view.losses[::every]
+        points = _thinned(view.losses)
         lines = [{"name": "loss", "values": [y for _, y in points]}]
         found.append({"title": "Loss", "unit": "step", "x": [x for x, _ in points], "lines": lines})
-    steps = sorted({step for prompt in view.prompts.values() for step, _ in prompt.curve})
+    steps = _thinned(sorted({step for prompt in view.prompts.values() for step, _ in prompt.curve}))
     if steps:
         lines = []
         for place, prompt in sorted(view.prompts.items()):
@@ -178,6 +198,12 @@ def curves(view: JobView) -> list[dict[str, Any]]:
         title = f"{view.metric.replace('_', ' ').capitalize()} on the validation split"
         found.append({"title": title, "unit": "step", "x": steps, "lines": lines})
     return found
+
+
+def _thinned(points: list[T]) -> list[T]:
+    """At most `_MOST_POINTS` of them, evenly, with the last."""
+    every = -(-len(points) // _MOST_POINTS)
+    return points[::-1][::every][::-1] if every > 1 else points
 
 
 def _asked(job: Job) -> dict[str, object]:

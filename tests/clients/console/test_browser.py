@@ -161,7 +161,7 @@ def test_keys_are_made_rotated_and_revoked(site: Site, open_page: Open) -> None:
     assert site.operator.get("/v1/me", headers={"authorization": f"Bearer {made}"}).status_code == 401
     picture(page, "keys")
     page.get_by_role("link", name="Audit log").click()
-    page.get_by_text("are one chain: every hash was computed again").wait_for()
+    page.get_by_text("of this page are one chain: every hash was computed again").wait_for()
     page.get_by_role("row", name=re.compile("key.revoke")).wait_for()
 
 
@@ -204,6 +204,33 @@ def test_a_session_that_ends_while_somebody_writes_loses_nothing(
     assert page.get_by_role("textbox", name="text").input_value() == "a long thought about a joyless mess"
     page.get_by_role("button", name="Ask").click()
     page.get_by_role("region", name="Answer of default/sentiment@3").wait_for()
+
+
+def test_what_a_page_asks_by_itself_waits_while_somebody_signs_in(
+    site: Site, open_page: Open, complaints: list[str]
+) -> None:
+    """Neither a key half pasted nor a problem is gone with the next look at what happens now."""
+    key = site.key(name="watches")
+    page = open_page()
+    sign_in(page, key["key"])
+    page.clock.install()
+    page.goto("/console/operations")
+    page.evaluate("document.getElementById('problems').textContent = 'It did not work.'")
+    looked: list[str] = []
+    page.on("request", lambda request: looked.append(request.url))
+    with page.expect_response("**/console/operations"):
+        page.clock.run_for(3500)
+    assert page.get_by_text("It did not work.").count() == 1
+    site.revoke(key)
+    while not page.get_by_role("dialog", name="Sign in again").count():
+        with page.expect_response("**/console/operations"):
+            page.clock.run_for(3500)
+        page.evaluate("0")
+    complaints.clear()  # the 401 itself
+    page.get_by_label("API key").fill("half a key")
+    looked.clear()
+    page.clock.run_for(20_000)
+    assert page.get_by_label("API key").input_value() == "half a key" and looked == []
 
 
 def test_what_others_wrote_is_text(site: Site, open_page: Open, tmp_path: Any) -> None:

@@ -189,6 +189,32 @@ def test_a_pack_rolls_back_after_its_difference_is_shown(site: Site) -> None:
         client.packs.delete("desk")
 
 
+def test_the_page_of_any_job_follows_it(site: Site) -> None:
+    made = site.key(name="follower")
+    browser = site.browser(made["key"])
+    with Client(site.url, made["key"]) as client:
+        job = client.evaluations.start(["sentiment@1"], [{"text": "a film", "label": "negative"}] * 200)
+        assert f'hx-get="/console/jobs/{job.id}/live"' in browser.get(f"/console/jobs/{job.id}").text
+        client.evaluations.wait(job)
+    over = browser.get(f"/console/jobs/{job.id}/live", **{"HX-Request": "true"})
+    assert over.headers["hx-redirect"] == f"/console/jobs/{job.id}"
+    assert "/live" not in browser.get(f"/console/jobs/{job.id}").text
+
+
+def test_pages_of_the_audit_log_meet(site: Site) -> None:
+    made = site.key("chained", name="chained")
+    browser = site.browser(made["key"])
+    with Client(site.url, made["key"]) as client:
+        for _ in range(26):
+            client.keys.revoke(client.keys.create("many", scopes=["infer"]).id)
+    first = browser.get("/console/tenants/audit").text
+    assert "Rows 1 to 25 of this page are one chain:" in first and "after=25" in first
+    assert "Rows 26 to 50 of this page are one chain, which goes on from row 25:" in browser.get(
+        "/console/tenants/audit?after=25"
+    ).text  # fmt: skip
+    assert "which goes on from row 1:" in browser.get("/console/tenants/audit?after=1").text
+
+
 def test_another_tenants_pages_are_like_those_of_nobody(site: Site) -> None:
     browser = site.browser(site.key("birch", name="neighbour")["key"])
     for path in ("", "/compare?version=1", "/move?version=1"):

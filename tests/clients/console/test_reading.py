@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import array
+import asyncio
+import hashlib
 import json
 import math
+import re
 import struct
 import tracemalloc
+from types import SimpleNamespace
 from typing import Any
 
+import httpx2
 import pytest
 from starlette.exceptions import HTTPException
 
+from chorus import AsyncClient
+from chorus.cli.job_view import JobView
+from chorus.types import AuditRow
 from chorus_console import data, rows
 from chorus_console.door import own_path
 from chorus_console.templates_of import fields_of, filled
-from chorus_console.views.interpreting import cosine, likeness, read_rows
+from chorus_console.views import tuning
+from chorus_console.views.interpreting import cosine, drawn, likeness, moves, read_rows
 from chorus_console.views.operations import Samples
+from chorus_console.views.tenants import checked
+from tests.clients.fake_chorus import FakeChorus
+from tests.clients.fake_tuning import happened
 
 
 def test_a_file_is_looked_at_as_a_whole() -> None:
@@ -170,3 +182,84 @@ def test_other_places_are_not_gone_to(text: str) -> None:
 
 def test_control_a_page_of_the_console_is() -> None:
     assert own_path("/console/tasks?prefix=a") == "/console/tasks?prefix=a"
+
+
+def test_a_picture_of_any_prompt_is_small_and_right() -> None:
+    """Every row points elsewhere, which is the worst: no square is like the one beside it."""
+    rows = [array.array("f", [math.cos(i * i), math.sin(i * i)]) for i in range(48)]
+    alike = likeness(rows)
+    size, shades = drawn(rows)
+    assert size == 48 and sum(len(path) for _, path in shades) < 45_000
+    seen = [[0.0] * 48 for _ in rows]
+    for opacity, path in shades:
+        for x, y, wide in re.findall(r"M(\d+) (\d+)h(\d+)v1h-\d+z", path):
+            seen[int(y)][int(x) : int(x) + int(wide)] = [opacity] * int(wide)
+    for y, line in enumerate(alike):
+        assert seen[y] == pytest.approx([max(0.0, value) for value in line], abs=0.026)
+
+
+def test_rows_of_different_widths_are_not_compared() -> None:
+    with pytest.raises(HTTPException, match="rows of 2 and 3 numbers"):
+        moves([array.array("f", [1, 0])], [array.array("f", [1, 0, 0])])
+    assert moves([array.array("f", [3, 4])], [array.array("f", [3, 4])]) == [(1.0, 0.0)]
+
+
+def audit_rows(count: int) -> list[AuditRow]:
+    """A log that is one chain."""
+    found: list[AuditRow] = []
+    for number in range(1, count + 1):
+        facts = {
+            "tenant": "acme", "sequence": number,
+            "at": f"2026-01-01T00:00:{number:02d}.000000Z", "actor": "ann",
+            "address": "", "request_id": "", "action": "key.make", "subject": str(number), "before": None,
+            "after": None, "previous": found[-1].hash if found else "0" * 64,
+        }  # fmt: skip
+        text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+        found.append(AuditRow.model_validate(facts | {"hash": hashlib.sha256(text.encode()).hexdigest()}))
+    return found
+
+
+def test_a_page_of_the_log_is_checked_against_the_one_before() -> None:
+    """A log whose first rows were replaced, each with its right hash, is no chain where the pages meet."""
+    rows = audit_rows(6)
+    before, shown, problems = checked(rows[2:], 3)
+    assert (before, shown, problems) == (rows[2], rows[3:], [])
+    others = [*audit_rows(6)[:2], rows[2].model_copy(update={"hash": "1" * 64})]
+    assert checked([*others[2:], *rows[3:]], 3)[2] == ["row 4 names another hash than row 3 has"]
+    assert checked(rows, None)[:2] == (None, rows)
+    assert checked(rows[4:], 3)[1] == rows[4:]  # row 3 is no longer kept
+
+
+def step(number: int) -> dict[str, Any]:
+    return happened(number, "step", {"step": number, "steps": 9999, "losses": [1.0]})
+
+
+def test_a_job_that_is_looked_at_again_sends_only_what_is_new(fake: FakeChorus) -> None:
+    asyncio.run(looked_at_again(fake))
+
+
+async def looked_at_again(fake: FakeChorus) -> None:
+    fake.tuning.script = [step(number) for number in range(2, 1203)]
+    async with AsyncClient(transport=httpx2.MockTransport(fake)) as client:
+        job = await client.tuning.start("t", train={"path": "/a"})
+        request = SimpleNamespace(path_params={"job": job.id})
+        visit: Any = SimpleNamespace(client=client, request=request)
+        first = (await tuning._followed(visit))[1]
+        assert first.step == 1202
+        fake.tuning.events[job.id].append(step(1203))
+        fake.seen.clear()
+        found = await asyncio.gather(*(tuning._followed(visit) for _ in range(3)))
+        assert [view.step for _, view in found] == [1203] * 3 and len(first.losses) == 1202
+        asked = [r.url.params["after"] for r in fake.seen if "after" in r.url.params]
+        assert asked == ["1202", "1203", "1203"]
+
+
+def test_every_curve_is_thinned() -> None:
+    view = JobView()
+    for number in range(1, 5001):
+        view.losses.append((number, 1.0))
+        view.prompt(0).curve.append((number, 0.5))
+        view.prompt(1).curve.append((number, 0.6))
+    for curve in tuning.curves(view):
+        assert len(curve["x"]) <= 400 and curve["x"][-1] == 5000
+        assert all(len(line["values"]) == len(curve["x"]) for line in curve["lines"])
