@@ -13,7 +13,7 @@ import pytest
 
 from chorus_server.cluster import rows
 from chorus_server.cluster.dataset import FileAnswers
-from chorus_server.cluster.files import FileSets
+from chorus_server.cluster.files import MOST_ATTEMPTS, FileSets, attempted, bucket_of
 from chorus_server.cluster.questions import RowQuestion
 from chorus_server.settings import Settings
 from prompts_store.errors import StoreError
@@ -39,7 +39,7 @@ def answer(beside: ApiServer, sets: FileSets) -> Callable[..., list[dict[str, An
 
     def answer(*paths: str) -> list[dict[str, Any]]:
         actor = FileAnswers(
-            sets.source, sets.target, settings={"data_dir": beside.settings.data_dir}, **QUESTION
+            sets.source, sets.target, "a run", settings={"data_dir": beside.settings.data_dir}, **QUESTION
         )
         return [row for table in actor(pa.table({"path": paths})) for row in table.to_pylist()]
 
@@ -74,6 +74,22 @@ def test_a_bad_file_is_reported_and_others_go_on(
     assert (good["error"], good["rows"], good["failed"]) == (None, 1, 0)
     assert left(sets) == ["binary.parquet", "broken.parquet", "twice.parquet"]
     assert len(caplog.records) == 4 and "secret" not in caplog.text
+
+
+def test_a_file_that_ended_its_processes_is_reported_and_others_go_on(
+    source: Path, sets: FileSets, answer: Callable[..., list[Any]]
+) -> None:
+    put(source, "a.parquet")
+    put(source, "b.parquet")
+    target = bucket_of(Settings(), sets.target, "target")
+    ended = [attempted(target, "a.parquet", "a run") for _ in range(MOST_ATTEMPTS)]
+    for each in ended:
+        each.__enter__()
+    poison, good = answer("a.parquet", "b.parquet")
+    assert "processes ended" in poison["error"] and good["error"] is None
+    assert left(sets) == ["a.parquet"]
+    (found,) = answer("a.parquet")  # which begins to count anew
+    assert found["error"] is None
 
 
 def test_an_error_that_is_no_rows_own_is_the_files(
