@@ -61,19 +61,20 @@ def test_a_bad_file_is_reported_and_others_go_on(
     """The log has no word of what is in it."""
     pq.write_table(pa.table({"text": [b"secret"]}), source / "binary.parquet")
     pq.write_table(pa.table([["secret"], ["b"]], names=["text", "text"]), source / "twice.parquet")
+    pq.write_table(pa.table({"secret": ["a"]}), source / "other.parquet")
     (source / "broken.parquet").write_bytes(b"secret")
     put(source, "good.parquet")
-    assert len(left(sets)) == 4
+    assert len(left(sets)) == 5
     with caplog.at_level(logging.WARNING, "chorus.cluster"):
         *bad, gone, good = answer(
-            "binary.parquet", "twice.parquet", "broken.parquet", "gone.parquet", "good.parquet"
+            *(f"{name}.parquet" for name in ("binary", "twice", "other", "broken", "gone", "good"))
         )
-    for file, said in zip(bad, ("must be text", "two columns", "Parquet"), strict=True):
+    for file, said in zip(bad, ("must be text", "two columns", "there are secret", "Parquet"), strict=True):
         assert said in file["error"] and file["rows"] == 0
     assert "gone" in gone["error"]
     assert (good["error"], good["rows"], good["failed"]) == (None, 1, 0)
-    assert left(sets) == ["binary.parquet", "broken.parquet", "twice.parquet"]
-    assert len(caplog.records) == 4 and "secret" not in caplog.text
+    assert left(sets) == ["binary.parquet", "broken.parquet", "other.parquet", "twice.parquet"]
+    assert len(caplog.records) == 5 and "secret" not in caplog.text
 
 
 def test_a_file_that_ended_its_processes_is_reported_and_others_go_on(
@@ -144,6 +145,7 @@ def test_a_file_that_is_written_meanwhile_is_answered_again(
             patch.setattr(Bucket, "put_file", sent)
         (found,) = answer("a.parquet")
     assert "was written" in found["error"] and left(sets) == ["a.parquet"]
+    assert (source.parent / "out" / "a.parquet").exists() is (moment == "put")
     (found,) = answer("a.parquet")
     assert found["error"] is None and left(sets) == []
 
