@@ -138,7 +138,8 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
     access = AccessLog(metrics.api, settings.access_log, services.traces)
     entrance = Entrance(services, access)
     api = build_api(services, access)
-    safe = settings.is_loopback or not settings.insecure_bind
+    keyed = ring.required or store.holds_keys()
+    safe = settings.is_loopback or not settings.insecure_bind or keyed
     if safe if settings.console is None else settings.console:
         add_console(api, services)
     return App(settings, services, metrics, api, entrance, upkeep, spans)
