@@ -21,6 +21,7 @@ from chorus_server.tuning.data.columns import text_row
 from chorus_server.tuning.data.normalizers import NORMALIZERS
 from chorus_server.tuning.data.readers import read_rows
 from chorus_server.tuning.data.splits import load_split
+from chorus_server.tuning.document.evaluation import EvaluationDocument
 from chorus_server.tuning.document.job import JobDocument
 from chorus_server.tuning.document.prompt import PromptDocument
 from chorus_server.tuning.metrics import measure
@@ -141,7 +142,13 @@ def test_the_documents_are_a_jobs(name: str, tmp_path: Path) -> None:
     )
     assert (prompt.recipe.initialiser == "words") == (name in ("superglue/record", "superglue/wsc"))
     evaluation = json.loads((made.folder / "evaluation.json").read_text())
-    assert evaluation["metrics"] == list(prompt.metrics)
+    asked_base = EvaluationDocument.read({**evaluation, "file": "file-1"})
+    asked_base.check()
+    completed = asked_base.completed(())
+    assert completed.metrics == prompt.metrics and set(completed.labels) == set(prompt.labels)
+    (base,) = (each.base for each in completed.subjects)
+    assert base is not None and base.template == prompt.template
+    assert base.normalizer == prompt.settings.get("normalizer")
     if prompt.labels:
         assert {row["label"] for row in lines(made, "train")} <= set(prompt.labels)
 
