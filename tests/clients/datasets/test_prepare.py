@@ -35,6 +35,12 @@ SPLITS = {"val": "dev", "dev_matched": "dev", "dev_mismatched": "mismatched"}
 """Ours, where T5's examples have the file's name."""
 
 
+WSC_ROW = (
+    '{"text": "Ann said she won.", "label": true, "target": {"span1_index": %d, "span1_text": "%s", '
+    '"span2_index": 2, "span2_text": "she"}}\n'
+)
+
+
 def source(name: str) -> Path:
     group, _, inner = name.partition("/")
     return SAMPLES / "official" / group if inner else SAMPLES / "official" / name
@@ -156,7 +162,7 @@ def test_the_documents_are_a_jobs(name: str, tmp_path: Path) -> None:
 def test_rows_are_counted_before_they_are_chosen(tmp_path: Path) -> None:
     train, dev = prepared("superglue/wsc", tmp_path).splits
     assert (train.rows, train.examples, train.labels) == (4, 3, {"False": 1, "True": 3})
-    assert (dev.rows, dev.examples, dev.labels) == (2, 2, {"False": 1, "True": 1})
+    assert (dev.rows, dev.examples, dev.labels) == (4, 4, {"False": 1, "True": 3})
     train, _ = prepare("superglue/record", source("superglue/record"), tmp_path / "record").splits
     assert (train.rows, train.examples, train.labels) == (2, 3, {})
 
@@ -216,6 +222,8 @@ def test_a_zip_is_read_as_a_folder_is(tmp_path: Path) -> None:
         ("superglue/cb", "val.jsonl", "premise\tb\n", "row 1: it is not JSON"),
         ("superglue/cb", "val.jsonl", "", "no row could be read"),
         ("superglue/wsc", "val.jsonl", '{"text": "a b", "label": true, "target": {}}\n', "no 'span1_index'"),
+        ("superglue/wsc", "val.jsonl", WSC_ROW % (70, "ann"), "row 1: the index of a span is beyond"),
+        ("superglue/wsc", "val.jsonl", WSC_ROW % (0, "Bob"), "row 1: the text has no 'Bob'"),
         ("glue/mnli", "dev_matched.tsv", "index\tsentence1\tsentence2\n", "no column 'gold_label'"),
         ("glue/rte", "dev.tsv", "sentence1\tsentence2\tlabel\na\tb\t2\n", "'label' is '2', and the set has"),
         ("glue/stsb", "dev.tsv", "sentence1\tsentence2\tscore\na\tb\thigh\n", "'high', which is no number"),
