@@ -77,7 +77,12 @@ def console_routes(clients: Clients, sessions: Sessions) -> list[Route]:
     """
     door = Door(clients, sessions)
     made = [
-        Route(f"/console{path}", door.endpoint(handler), methods=[method], include_in_schema=False)
+        Route(
+            f"/console{path}",
+            door.endpoint(handler, anybody=path.startswith("/sign-")),
+            methods=[method],
+            include_in_schema=False,
+        )
         for method, path, handler in _VIEWS
     ]
     files = Route("/console/files/{folder}/{name}", _files(), methods=["GET"], include_in_schema=False)

@@ -179,15 +179,19 @@ def test_an_evaluation_is_shown_with_its_measures(site: Site, open_page: Open, k
     assert len(saved.value.path().read_text().splitlines()) == 8
 
 
+@pytest.mark.parametrize("why", ["the key is revoked", "the cookies are gone"])
 def test_a_session_that_ends_while_somebody_writes_loses_nothing(
-    site: Site, open_page: Open, complaints: list[str]
+    site: Site, open_page: Open, complaints: list[str], why: str
 ) -> None:
     first, second = site.key(name="ends"), site.key(name="follows")
     page = open_page()
     sign_in(page, first["key"])
     page.goto("/console/try?task=default/sentiment")
     page.get_by_role("textbox", name="text").fill("a long thought about a joyless mess")
-    site.revoke(first)
+    if why == "the key is revoked":
+        site.revoke(first)
+    else:
+        page.context.clear_cookies()
     page.get_by_role("button", name="Ask").click()
     page.get_by_role("dialog", name="Sign in again").wait_for()
     assert complaints.pop().startswith("Failed to load resource")  # the 401 itself
