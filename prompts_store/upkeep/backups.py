@@ -16,7 +16,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ from sqlalchemy import Connection, Table, delete, func, insert, select, text
 from prompts_store.audit import chain
 from prompts_store.audit.records import OF_THE_STORE
 from prompts_store.blobs import BlobAddress, Blobs, Contents
+from prompts_store.blobs.files import Files
 from prompts_store.blobs.folder import translated
 from prompts_store.blobs.format import decode
 from prompts_store.database import (
@@ -48,6 +49,7 @@ ROWS_FILE = "backup.db"
 SCRATCH = "backups"
 """Folder below the data folder for what is on its way."""
 
+_FILES = Files()
 _LEFT_SECONDS = 86_400
 _ROWS = 1000
 
@@ -155,18 +157,21 @@ class Backups:
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
-        """A folder for what is on its way. What a process left that was killed goes after a day."""
+        """A folder for what is on its way, held for as long as it is. What a killed process left goes after a
+        day."""
         parent = self._data_dir and self._data_dir / SCRATCH
         with translated("write to"):
             if parent is not None:
                 parent.mkdir(mode=0o700, exist_ok=True)
-                until = time.time() - _LEFT_SECONDS
-                for left in parent.iterdir():
-                    if left.stat().st_mtime < until:
-                        shutil.rmtree(left, ignore_errors=True)
+                _sweep(parent)
             made = tempfile.TemporaryDirectory(prefix="chorus-backup-", dir=parent)
         with made as name:
-            yield Path(name)
+            held = _FILES.hold(Path(name))
+            try:
+                yield Path(name)
+            finally:
+                if held is not None:
+                    _FILES.close(held)
 
     def _check_target(self, target: BlobAddress, blobs: Blobs, contents: Contents, scratch: Path) -> None:
         if blobs.identity() is not None or contents.identity() is not None:
@@ -185,6 +190,15 @@ class Backups:
                     raise ConflictError(message, code="other_store")
         finally:
             database.close()
+
+
+def _sweep(parent: Path) -> None:
+    """Remove old folders that nobody holds; other processes may do so at the same time."""
+    until = time.time() - _LEFT_SECONDS
+    for left in parent.iterdir():
+        with suppress(OSError):
+            if left.stat().st_mtime < until and not _FILES.is_locked(left):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _opened(place: BlobAddress, scratch: Path) -> tuple[Blobs, Contents]:

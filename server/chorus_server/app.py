@@ -359,9 +359,10 @@ def keep_programs(settings: Settings, say: Say) -> KeptPrograms:
     from chorus_server.engine.executor import KeptPrograms, programs_folder, use_persistent_cache
 
     folder = programs_folder(compile_cache(settings), matrix_dtype_of(settings)[0], say)
-    if can_keep(folder):  # else JAX would warn of each program
+    kept = KeptPrograms(folder, say)
+    if kept.trusted and can_keep(folder):  # else JAX would warn of each program
         use_persistent_cache(str(folder))
-    return KeptPrograms(folder, say)
+    return kept
 
 
 def start_engine(

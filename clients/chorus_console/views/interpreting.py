@@ -78,14 +78,14 @@ def cosine(a: Row, b: Row) -> float:
 
 
 def moves(rows: list[Row], theirs: list[Row]) -> list[tuple[float, float]]:
-    """How far each row is from that of another version: the cosine and the distance.
+    """The cosine and the distance between each row and the one in its place in another prompt.
 
     Raises:
-        HTTPException: 400, the rows have different widths: the versions are of different bases.
+        HTTPException: 400, the prompts are of models of different widths.
     """
-    if rows and theirs and len(rows[0]) != len(theirs[0]):
-        widths = f"{len(rows[0])} and {len(theirs[0])}"
-        raise HTTPException(400, f"The versions are of different base models: rows of {widths} numbers.")
+    width, other = (len(each[0]) if each else 0 for each in (rows, theirs))
+    if width != other:
+        raise HTTPException(400, f"The rows have {width} numbers, those of the other version {other}.")
     return [(cosine(a, b), math.dist(a, b)) for a, b in zip(rows, theirs, strict=False)]
 
 

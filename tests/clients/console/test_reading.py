@@ -160,6 +160,14 @@ def test_rows_of_a_prompt_and_how_alike_they_are() -> None:
     assert alike[0][1] == alike[1][0] and alike[0][0] == 1.0
 
 
+def test_rows_move_between_prompts_of_one_width_only() -> None:
+    here, there = ([array.array("f", row)] for row in ([3, 4], [4, 3]))
+    ((angle, distance),) = moves(here, there)
+    assert math.isclose(angle, 0.96) and math.isclose(distance, math.sqrt(2))
+    with pytest.raises(HTTPException, match="2 numbers, those of the other version 3"):
+        moves(here, [array.array("f", [1, 2, 3])])
+
+
 def test_quantiles_are_read_from_a_histogram() -> None:
     text = (
         '# HELP x\nchorus_request_seconds_bucket{kind="score",le="0.1"} 5\n'
@@ -196,12 +204,6 @@ def test_a_picture_of_any_prompt_is_small_and_right() -> None:
             seen[int(y)][int(x) : int(x) + int(wide)] = [opacity] * int(wide)
     for y, line in enumerate(alike):
         assert seen[y] == pytest.approx([max(0.0, value) for value in line], abs=0.026)
-
-
-def test_rows_of_different_widths_are_not_compared() -> None:
-    with pytest.raises(HTTPException, match="rows of 2 and 3 numbers"):
-        moves([array.array("f", [1, 0])], [array.array("f", [1, 0, 0])])
-    assert moves([array.array("f", [3, 4])], [array.array("f", [3, 4])]) == [(1.0, 0.0)]
 
 
 def audit_rows(count: int) -> list[AuditRow]:

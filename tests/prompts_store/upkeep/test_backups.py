@@ -1,6 +1,7 @@
 """Backups, between all kinds of databases and places: what is restored is what was there, to the bit."""
 
 import os
+import shutil
 import sqlite3
 import tempfile
 import threading
@@ -10,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import inspect
+from sqlalchemy import Connection, inspect
 
 from prompts_store import PromptStore
 from prompts_store.audit.records import OF_THE_STORE
@@ -308,3 +309,42 @@ def test_what_is_on_its_way_is_in_the_data_folder_and_does_not_stay(
     assert list(scratch.iterdir()) == [fresh], "what a killed process left goes after a day"
     with pytest.raises(FileNotFoundError):  # the control
         PromptStore.in_memory().backup(BlobAddress(f"file://{tmp_path}/other"))
+
+
+def test_a_backup_that_takes_days_is_left_alone(
+    disk_store: PromptStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one begins meanwhile, and removes only what nobody works on."""
+    named, begun = backups._named, []
+
+    def slow(connection: Connection) -> object:
+        (own,) = (tmp_path / "data" / backups.SCRATCH).iterdir()
+        os.utime(own, (0, 0))
+        with monkeypatch.context() as patch:
+            patch.setattr(backups, "_named", named)
+            disk_store.backup(BlobAddress(f"file://{tmp_path}/other"))
+        begun.append(own.exists())
+        return named(connection)
+
+    monkeypatch.setattr(backups, "_named", slow)
+    disk_store.backup(BlobAddress(f"file://{tmp_path}/backup"))
+    assert begun == [True, True]
+
+
+def test_what_another_process_removes_fails_no_backup(
+    disk_store: PromptStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "data" / backups.SCRATCH
+    gone = scratch / "chorus-backup-gone"
+    gone.mkdir(parents=True)
+    entries = Path.iterdir
+
+    def raced(self: Path) -> Iterator[Path]:
+        found = list(entries(self))
+        if self == scratch:
+            shutil.rmtree(gone, ignore_errors=True)
+        return iter(found)
+
+    monkeypatch.setattr(Path, "iterdir", raced)
+    disk_store.backup(BlobAddress(f"file://{tmp_path}/backup"))
+    assert list(entries(scratch)) == []
