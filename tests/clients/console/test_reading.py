@@ -10,6 +10,7 @@ import math
 import re
 import struct
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -237,7 +238,8 @@ def step(number: int) -> dict[str, Any]:
 
 
 def test_a_job_that_is_looked_at_again_sends_only_what_is_new(fake: FakeChorus) -> None:
-    asyncio.run(looked_at_again(fake))
+    with ThreadPoolExecutor() as pool:  # Playwright keeps a loop in the thread of the tests
+        pool.submit(lambda: asyncio.run(looked_at_again(fake))).result()
 
 
 async def looked_at_again(fake: FakeChorus) -> None:
