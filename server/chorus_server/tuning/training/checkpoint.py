@@ -60,6 +60,8 @@ def write_state(folder: Path, run: TrainingRun, state: TrainingState, *, files: 
         "evaluated_step": state.evaluated_step,
         "tested": state.tested,
         "ensemble_metrics": state.ensemble_metrics,
+        "seconds": state.seconds,
+        "seconds_at": [list(each) for each in state.seconds_at.items()],
         "tensors": {"file": name, "sha256": digest},
         "standings": [asdict(standing) for standing in state.standings],
         "random": _random_facts(run),
@@ -97,6 +99,8 @@ def read_state(folder: Path, run: TrainingRun) -> TrainingState | None:
         losses=list(tensors["losses"]),
         standings=[_standing(standing) for standing in body["standings"]],
         ensemble_metrics=body.get("ensemble_metrics"),
+        seconds=body.get("seconds", 0.0),
+        seconds_at=dict(body.get("seconds_at", ())),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from chorus_server.tuning.document.job import JobDocument
+from chorus_server.tuning.document.prompt import PromptDocument
 from chorus_server.tuning.document.recipe import SENTINEL_SETTING, SPECIAL_TOKENS_SETTING
 from chorus_server.tuning.jobs.attempts.attempt import Attempt
 from chorus_server.tuning.jobs.stages.calibrate import calibrate
@@ -27,7 +28,6 @@ from prompts_store.records import (
     EnsembleMember,
     FittedCalibration,
     PromptManifest,
-    Published,
 )
 
 
@@ -59,42 +59,44 @@ def publish(
     events: list[tuple[str, dict[str, Any]]] = []
     for place, ok in enumerate(good):
         if ok:
-            version = _publish_one(attempt, validated, run, state, place, fitted[place]).version
             found = result["prompts"][place]
-            found |= {
-                "version": version.number,
-                "digest": version.manifest.digest,
-                "reference": f"{version.tenant}/{version.task}@{version.number}",
-                "calibration": calibration_facts(version.calibration),
-            }
+            found |= publish_one(attempt, validated, run, state, place, fitted[place])
             events.append(("published", {"prompt": place, **found}))
     result["ensemble"] = _ensemble(attempt, validated.document, result["prompts"], state)
     if result["ensemble"] is not None:
         events.append(("published", {"ensemble": result["ensemble"]}))
-    _promote(attempt, validated.document, result["prompts"])
-    held.tell(events)
+    promote(attempt, validated.document, result["prompts"])
+    succeed(attempt, result, events)
+
+
+def succeed(
+    attempt: Attempt, result: Mapping[str, Any], events: Sequence[tuple[str, Mapping[str, Any]]]
+) -> None:
+    """End a job whose versions are made."""
+    attempt.held.tell(events)
     attempt.progress |= {"phase": "done", "runs_without_progress": 0, "seconds_left": 0.0}
     attempt.save_progress()
-    held.finish("succeeded", result=result)
+    attempt.held.finish("succeeded", result=result)
     shutil.rmtree(attempt.folder, ignore_errors=True)
 
 
 def result_of(validated: Validated, state: TrainingState) -> dict[str, Any]:
     """How each prompt ended; versions are added as they are made."""
-    pairs = zip(validated.document.members, state.standings, strict=True)
-    prompts = [
-        {
-            "task": member.task,
-            "index": member.index,
-            "status": standing.status,
-            "message": standing.message,
-            "best_step": standing.best_step,
-            "best_metric": standing.best_metric,
-            "metrics": metrics_of(standing),
-        }
-        for member, standing in pairs
-    ]
-    return {"prompts": prompts, "ensemble": None}
+    pairs = zip(validated.members, state.standings, strict=True)
+    return {"prompts": [facts_of(member, standing) for member, standing in pairs], "ensemble": None}
+
+
+def facts_of(member: PromptDocument, standing: PromptProgress) -> dict[str, Any]:
+    """How a prompt ended."""
+    return {
+        "task": member.task,
+        "index": member.index,
+        "status": standing.status,
+        "message": standing.message,
+        "best_step": standing.best_step,
+        "best_metric": standing.best_metric,
+        "metrics": metrics_of(standing),
+    }
 
 
 def metrics_of(standing: PromptProgress) -> dict[str, float]:
@@ -120,15 +122,21 @@ def calibration_facts(made: Calibration | None) -> dict[str, Any] | None:
     }
 
 
-def _publish_one(
+def publish_one(
     attempt: Attempt,
     validated: Validated,
     run: TrainingRun,
     state: TrainingState,
     place: int,
     fitted: FittedCalibration | None,
-) -> Published:
-    member = validated.document.members[place]
+    trial: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Make a version of one prompt; what the job's result says of it.
+
+    Args:
+        trial: for the lineage, see `lineage_of`.
+    """
+    member = validated.members[place]
     values = np.ascontiguousarray(state.best[place], np.float32)
     settings = dict(member.settings)
     if member.recipe.sentinel_before_target:
@@ -144,18 +152,24 @@ def _publish_one(
         labels=member.labels,
         settings=settings,
     )
-    return attempt.store.publish(
+    version = attempt.store.publish(
         attempt.job.tenant,
         member.task,
         values,
         manifest,
         created_by=attempt.job.created_by,
-        lineage=lineage_of(attempt, validated, run, state, place),
+        lineage=lineage_of(attempt, validated, run, state, place, trial),
         metrics=metrics_of(state.standings[place]),
         description=member.description,
         calibration=fitted,
         lease=attempt.held.lease,
-    )
+    ).version
+    return {
+        "version": version.number,
+        "digest": version.manifest.digest,
+        "reference": f"{version.tenant}/{version.task}@{version.number}",
+        "calibration": calibration_facts(version.calibration),
+    }
 
 
 def _ensemble(
@@ -180,7 +194,7 @@ def _ensemble(
     }
 
 
-def _promote(attempt: Attempt, document: JobDocument, prompts: Sequence[Mapping[str, Any]]) -> None:
+def promote(attempt: Attempt, document: JobDocument, prompts: Sequence[Mapping[str, Any]]) -> None:
     """If the job asks for it, point `@live` of each task at its best new version."""
     if not document.promote:
         return
