@@ -93,7 +93,7 @@ NAMED: Mapping[str, Mapping[str, Any]] = {
     "table6": {
         "learning_rate": Span(low=0.001, high=0.5, points=5),
         "parameter_scaling": (True, False),
-        "batch_size": (32, 64, 128, 256, 512),  # the paper has 126, which can but be a slip for 128
+        "batch_size": (32, 64, 128, 256, 512),
         "steps": (10_000, 20_000, 30_000),
         "warmup_steps": (0, 2_000, 3_000),
         "decay_factor": (1.0, 0.1, 0.5),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from chorus_server.tuning.jobs.attempts.attempt import Attempt
 from chorus_server.tuning.jobs.stages.sizing import Sizer, Sizes
@@ -13,7 +14,11 @@ from prompts_store.jobs.records import MATRIX_DTYPE
 
 
 def compile_run(
-    attempt: Attempt, validated: Validated, stretch: str = "", sizes: Sizes | None = None
+    attempt: Attempt,
+    validated: Validated,
+    stretch: str = "",
+    sizes: Sizes | None = None,
+    known: dict[Any, Any] | None = None,
 ) -> tuple[TrainingRun, TuningPrograms]:
     """Measure how large a dispatch may be, and compile the programs off the device's thread.
 
@@ -21,6 +26,7 @@ def compile_run(
         validated: with the members that train together.
         stretch: name of what is compiled for; see `Stretch`.
         sizes: to take unless an earlier attempt settled others.
+        known: see `Sizer`.
 
     Raises:
         InvalidInputError: see `Sizer.settle`.
@@ -42,6 +48,7 @@ def compile_run(
         attempt.config.longest_seconds,
         compiled,
         attempt.interrupt,
+        {} if known is None else known,
     )
     with attempt.because("tuning"):
         run, programs, found, warnings = sizer.settle(

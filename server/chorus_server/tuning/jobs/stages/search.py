@@ -64,6 +64,7 @@ class Search:
     _newest: dict[int, tuple[TrainingState, int]] = field(default_factory=dict, init=False)
     _stretches: dict[int, Stretch] = field(default_factory=dict, init=False)
     _compiled: tuple[str, TrainingRun, TuningPrograms] | None = field(default=None, init=False)
+    _known: tuple[object, dict[Any, Any]] = field(default=(None, {}), init=False)
     _trained: int = field(default=0, init=False)
 
     def run(self) -> None:
@@ -142,7 +143,7 @@ class Search:
         )
         state = self._finished(stretch, only)
         if state is None:
-            run, programs = self._programs(stretch, only, self._sizes_before(group) if before else None)
+            run, programs = self._programs(stretch, only, self._sizes_before(group, bool(before)))
             state = train(attempt, only, run, programs, stretch, begin)
         self._trained = stretch.training_steps_at(state.step)
         for place, at in enumerate(group):
@@ -158,16 +159,26 @@ class Search:
             return None
         return state if state.step == stretch.until or not any(state.active) else None
 
-    def _sizes_before(self, group: tuple[int, ...]) -> Sizes | None:
-        """Of the first prompt's last stretch: with the same micro-batches, sums go on as they were."""
-        return settled_sizes(self.attempt, self._stretches[group[0]].name)
+    def _sizes_before(self, group: tuple[int, ...], goes_on: bool) -> Sizes | None:
+        """Of the first prompt's last stretch: with the same micro-batches, sums go on as they were. Of new
+        prompts, those of as many of the same shape."""
+        if goes_on:
+            return settled_sizes(self.attempt, self._stretches[group[0]].name)
+        members, shape = self.validated.members, self.validated.members[group[0]].recipe.shape
+        for stretch in self._stretches.values():
+            if len(stretch.places) == len(group) and members[stretch.places[0]].recipe.shape == shape:
+                return settled_sizes(self.attempt, stretch.name)
+        return None
 
     def _programs(
         self, stretch: Stretch, only: Validated, sizes: Sizes | None = None
     ) -> tuple[TrainingRun, TuningPrograms]:
         if self._compiled is None or self._compiled[0] != stretch.name:
+            shape = only.members[0].recipe.shape
             self._compiled = None  # before others take their memory
-            self._compiled = (stretch.name, *compile_run(self.attempt, only, stretch.name, sizes))
+            self._known = self._known if self._known[0] == shape else (shape, {})
+            compiled = compile_run(self.attempt, only, stretch.name, sizes, self._known[1])
+            self._compiled = (stretch.name, *compiled)
         return self._compiled[1:]
 
     def _tested(self, trials: Sequence[Trial]) -> Part:
