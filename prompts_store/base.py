@@ -36,6 +36,7 @@ class StoreBase:
         clock: gives the current time, with a time zone.
         contents: where the bytes of data files are kept. Without it they are in a temporary folder, which is
             made with the first file and removed with the store.
+        data_dir: of this machine; None if it has none.
     """
 
     def __init__(
@@ -45,8 +46,10 @@ class StoreBase:
         clock: Callable[[], datetime] = utc_now,
         *,
         contents: Contents | None = None,
+        data_dir: Path | None = None,
     ) -> None:
         self._database = database
+        self._data_dir = data_dir
         self._blobs = blobs
         self._clock = clock
         self._leases = Leases()

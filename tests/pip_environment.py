@@ -15,6 +15,9 @@ import pytest
 SCHEMAS = Path(__file__).parent / "schemas.txt"
 """Requirements of an environment that has others' schemas."""
 
+RAY = Path(__file__).parent / "ray.txt"
+"""Requirements of an environment that has Ray Serve and Ray Data."""
+
 REQUIRED = "CHORUS_CLIENTS_REQUIRED"
 """Where this is set, as in CI, a missing environment is a failure and no skip."""
 
@@ -39,6 +42,12 @@ def pip_environment(requirements: Path) -> Path:
                 unavailable(f"pip cannot install {requirements.name}: {trouble}")
             stamp.touch()
     return folder / "bin"
+
+
+def packages_of(requirements: Path) -> Path:
+    """The folder of packages of an environment, for the path of another Python of the same version."""
+    (packages,) = pip_environment(requirements).parent.glob("lib/python*/site-packages")
+    return packages
 
 
 def unavailable(reason: str) -> None:

@@ -17,7 +17,7 @@ from chorus.errors import (
     UnexpectedAnswerError,
 )
 from chorus.limits import Deadline
-from chorus.retries import parse_retry_after
+from chorus.retries import RetryPolicy, parse_retry_after
 from chorus.types.base import ErrorDetail
 from chorus.wire import Answer, Request
 
@@ -85,10 +85,15 @@ def failure_of(error: httpx2.HTTPError, url: httpx2.URL, deadline: Deadline) -> 
             )
 
 
-def may_repeat(request: Request, error: ChorusError, status: int | None = None) -> bool:
-    """Whether the request may be tried again after this failure."""
-    if status is not None:
-        return status in RETRIED_STATUSES
-    if isinstance(error, ConnectionFailedError):
+def may_repeat(request: Request, error: ChorusError, status: int | None, policy: RetryPolicy) -> bool:
+    """Whether the request may be tried again after this failure.
+
+    Args:
+        status: of the answer; None if there was none.
+    """
+    if status in RETRIED_STATUSES or isinstance(error, ConnectionFailedError):
         return True
-    return request.repeatable and isinstance(error, ConnectionLostError)
+    # If a proxy says in its own words that the server failed, the connection behind it broke.
+    behind = status is not None and status >= 500 and isinstance(error, UnexpectedAnswerError)
+    lost = behind or (status is None and isinstance(error, ConnectionLostError))
+    return lost and (request.repeatable or (request.inference and policy.repeat_inference))

@@ -1,11 +1,11 @@
 """When to try again, and after how long.
 
 A request is tried again if the server cannot have acted on it (no connection was made), if the server asks
-for it (429 and 503), and, for requests that may be repeated, if the connection broke. The client waits at
-least as long as the server's `Retry-After` says; without one, the wait is exponential with full jitter. A
-budget keeps retries from burying an overloaded server: each first attempt earns a fraction of a retry, so
-that over a long time retries stay under that fraction of the requests, apart from a small reserve and a
-trickle for clients that seldom ask.
+for it (429 and 503), and, for requests that may be repeated, if the connection broke, be it behind a proxy.
+The client waits at least as long as the server's `Retry-After` says; without one, the wait is exponential
+with full jitter. A budget keeps retries from burying an overloaded server: each first attempt earns a
+fraction of a retry, so that over a long time retries stay under that fraction of the requests, apart from a
+small reserve and a trickle for clients that seldom ask.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ class RetryPolicy:
         budget_ratio: retries earned by each first attempt.
         budget_reserve: how many retries may be saved up; a new client starts with as many.
         budget_per_second: retries earned by time alone.
+        repeat_inference: also ask the model again if the connection broke while the server may have been at
+            work. The work may then be done, and counted, twice.
     """
 
     retries: int = 3
@@ -43,6 +45,7 @@ class RetryPolicy:
     budget_ratio: float = 0.1
     budget_reserve: float = 5.0
     budget_per_second: float = 0.1
+    repeat_inference: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,13 +57,25 @@ def write_peft_folder(path: Path, archive: bytes) -> Path:
         UnexpectedAnswerError: the zip does not contain a PEFT adapter.
     """
     files = peft_files(archive)
+    with whole_folder(path, advice="give a new folder, or a .zip file") as made:
+        for name, content in files.items():
+            write_file(made / name, content)
+    return path
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path, advice: str = "give a new folder") -> Iterator[Path]:
+    """A folder to fill, which is at `path` once the block has ended well.
+
+    Raises:
+        InvalidArgumentError: `path` exists, or cannot be written.
+    """
     if path.exists():
-        raise InvalidArgumentError(f"{str(path)!r} exists already; give a new folder, or a .zip file.")
+        raise InvalidArgumentError(f"{str(path)!r} exists already; {advice}.")
     temporary: Path | None = None
     try:
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-        for name, content in files.items():
-            write_file(temporary / name, content)
+        yield temporary
         temporary.chmod(0o777 & ~_umask())
         temporary.rename(path)
     except OSError as error:
@@ -71,7 +83,6 @@ def write_peft_folder(path: Path, archive: bytes) -> Path:
     finally:
         if temporary is not None and temporary.exists():
             shutil.rmtree(temporary)
-    return path
 
 
 def peft_files(archive: bytes) -> dict[str, bytes]:

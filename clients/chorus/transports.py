@@ -87,7 +87,7 @@ class SyncTransport:
             except httpx2.HTTPError as failure:
                 error = answers.failure_of(failure, self._connection.base_url, deadline)
                 error.__cause__ = failure
-            again = answers.may_repeat(request, error, status)
+            again = answers.may_repeat(request, error, status, self._policy)
             self._sleep(attempts.pause_after(error, again, deadline.left()))
 
     def _read(self, response: httpx2.Response, deadline: Deadline) -> Answer:
@@ -232,7 +232,7 @@ class AsyncTransport:
             except httpx2.HTTPError as failure:
                 error = answers.failure_of(failure, self._connection.base_url, deadline)
                 error.__cause__ = failure
-            again = answers.may_repeat(request, error, status)
+            again = answers.may_repeat(request, error, status, self._policy)
             await self._sleep(attempts.pause_after(error, again, deadline.left()))
 
     async def _open(self, request: Request, deadline: Deadline, *, once: bool = False) -> httpx2.Response:

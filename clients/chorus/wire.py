@@ -45,6 +45,7 @@ class Request:
         content: bytes to send unchanged; they are read while they are sent.
         repeatable: whether sending it twice has the same effect as sending it once, so that it may be tried
             again after it may have been processed.
+        inference: whether it only asks the model. Sent twice, it is done and counted twice.
         also_answers: statuses outside 2xx that are answers of this route rather than errors.
         token: a bearer token to send in place of the client's key.
         idempotency_key: by which the server knows the request if it comes again.
@@ -57,6 +58,7 @@ class Request:
     upload: Upload | None = None
     content: Content | None = None
     repeatable: bool = False
+    inference: bool = False
     also_answers: frozenset[int] = frozenset()
     token: str | None = field(default=None, repr=False)
     idempotency_key: str | None = None

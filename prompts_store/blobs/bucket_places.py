@@ -138,12 +138,13 @@ class BucketContents(_BucketPlace):
         """Store a local file under its digest. Raises StoreError."""
         self._bucket.put_file(self._key(digest), path)
 
-    def keep(self, writer: ContentWriter, digest: str) -> None:
-        """See `Contents.keep`. The bytes are there since they were sealed, unless a collector took them."""
+    def keep(self, writer: ContentWriter, digest: str) -> bool:
+        """See `Contents.keep`. One request."""
         if self.size(digest) != writer.size_bytes:
-            self.send(digest, writer.incoming.path)
+            return False
         with suppress(OSError):
             self._copies.keep(digest, writer.incoming)
+        return True
 
     @contextmanager
     def local(self, digest: str) -> Iterator[Path | None]:

@@ -60,11 +60,15 @@ class Contents(Place, Protocol):
         """A new file. If it was not kept when the block ends, nothing of it is left, or what the collector
         removes. Raises StoreError."""
 
-    def keep(self, writer: ContentWriter, digest: str) -> None:
-        """Give a sealed file its name. When this returns, the name survives a power cut.
+    def keep(self, writer: ContentWriter, digest: str) -> bool:
+        """Give a sealed file its name. When this returns True, the name survives a power cut.
 
         The caller holds the publish lock, so from here on no collector removes it. Bytes that are there
         already are replaced. They are the same, unless they were damaged.
+
+        Returns:
+            False if a collector has taken the bytes since they were sealed: seal it again, best without the
+            lock, because that may take long.
         """
 
     def local(self, digest: str) -> AbstractContextManager[Path | None]:
@@ -100,13 +104,14 @@ class LocalContents(DigestFolder):
         finally:
             incoming.discard()
 
-    def keep(self, writer: ContentWriter, digest: str) -> None:
-        """See `Contents.keep`."""
+    def keep(self, writer: ContentWriter, digest: str) -> bool:
+        """See `Contents.keep`. It is no collector's before it has its name."""
         with translated("write to"):
             path = self._path(digest)
             self._make_shard(path.parent)
             writer.incoming.name(path)
             self._files.sync_folder(path.parent)
+        return True
 
     @contextmanager
     def local(self, digest: str) -> Iterator[Path | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event
 
 from prompts_store.database.sqlite import WRITE_OPTION
 from prompts_store.errors import InvalidError
@@ -22,6 +22,7 @@ UPKEEP = "chorus_upkeep"
 TENANT_OPTION = "prompts_store_tenant"
 _LOCK_NOT_AVAILABLE = "55P03"
 _INSUFFICIENT_PRIVILEGE = "42501"
+_DATA_EXCEPTION = "22"
 # Tables that no tenant owns, so that they have no policies.
 _OPEN = ("alembic_version", "blobs", "store_identity")
 
@@ -39,13 +40,16 @@ def make_engine(url: URL) -> Engine:
     # Otherwise a host that does not answer would delay the start for minutes.
     patience = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
     try:
-        engine = create_engine(url, pool_pre_ping=True, max_overflow=64, connect_args=patience)
+        engine = create_engine(
+            url, pool_pre_ping=True, max_overflow=64, connect_args=patience, hide_parameters=True
+        )
     except ModuleNotFoundError as error:
         raise InvalidError(
             "PostgreSQL needs the package psycopg; install chorus-prompts[postgresql].",
             field="database_url",
             code="invalid_database_url",
         ) from error
+    event.listen(engine, "handle_error", _keep_to_oneself)
     event.listen(engine, "connect", _connect)
     event.listen(engine, "begin", _begin)
     return engine
@@ -97,6 +101,21 @@ def scope(connection: Connection) -> str:
         check_name(tenant, field="tenant")  # it becomes a part of the statement
     role = UPKEEP if tenant == EVERY_TENANT and connection.info[UPKEEP] else "none"
     return f"SELECT set_config('chorus.tenant', '{tenant}', true), set_config('role', '{role}', true)"
+
+
+def _keep_to_oneself(context: ExceptionContext) -> None:
+    """Take out of an error what PostgreSQL repeats of the rows, because errors go to the log: DETAIL says the
+    values of a key, or of a whole row, and a message about data (class 22) may quote them."""
+    error: Any = context.original_exception
+    state, said = getattr(error, "sqlstate", None), getattr(error, "diag", None)
+    if state is None or said is None or said.message_primary is None:
+        return
+    where = " ".join(filter(None, (said.table_name, said.column_name, said.constraint_name)))
+    quotes = state.startswith(_DATA_EXCEPTION) and '"' in said.message_primary
+    told = "a value was refused" if quotes else said.message_primary
+    error.args = (f"{told} [{' '.join(filter(None, (state, where)))}]",)
+    if context.sqlalchemy_exception is not None:  # it has already been told by the other
+        context.sqlalchemy_exception.args = error.args
 
 
 def _connect(connection: Any, record: Any) -> None:

@@ -26,6 +26,7 @@ _OURS = frozenset(
         "tuning",
         "jobs",
         "copies",
+        "backups",
         "cache",
         "lost+found",
     }

@@ -35,7 +35,7 @@ def make_engine(url: URL) -> Engine:
     options: dict[str, Any] = (
         {"poolclass": StaticPool} if memory else {"poolclass": QueuePool, "max_overflow": 64}
     )
-    engine = create_engine(url, connect_args={"check_same_thread": False}, **options)
+    engine = create_engine(url, connect_args={"check_same_thread": False}, hide_parameters=True, **options)
     event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)
     return engine

@@ -54,6 +54,8 @@ store_identity = Table(
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("id", String(36), nullable=False),
     Column("created_at", Instant, nullable=False),
+    # When any process may next look after the store: see `upkeep.turns`.
+    Column("upkeep_due_at", Instant),
     CheckConstraint("number = 1", name="one"),
 )
 

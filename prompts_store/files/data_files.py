@@ -16,7 +16,7 @@ from prompts_store.audit import chain
 from prompts_store.base import StoreBase
 from prompts_store.blobs import ContentWriter
 from prompts_store.database.job_tables import files, job_files, jobs
-from prompts_store.errors import ConflictError, CorruptError, NotFoundError
+from prompts_store.errors import ConflictError, CorruptError, NotFoundError, StoreError
 from prompts_store.files.records import DataFile, FilePurpose
 from prompts_store.files.writing import FileWriter, check_file_name
 from prompts_store.ids import FILE, check_cursor_id, is_id, new_id
@@ -34,6 +34,10 @@ from prompts_store.tenants import creations, standing, stored
 from prompts_store.text import shown
 
 _CURSOR = "files"
+
+
+class _TakenError(Exception):
+    """A collector took the bytes before their row was there."""
 
 
 class DataFiles(StoreBase):
@@ -66,6 +70,13 @@ class DataFiles(StoreBase):
         contents = self._contents
 
         def commit(content: ContentWriter, purpose: FilePurpose) -> DataFile:
+            with suppress(_TakenError):
+                return commit_once(content, purpose)
+            return commit_once(content, purpose, under_lock=True)
+
+        def commit_once(
+            content: ContentWriter, purpose: FilePurpose, *, under_lock: bool = False
+        ) -> DataFile:
             digest = content.seal(self._clock())
             with self._database.write(tenant) as connection:
                 standing.require_not_deleted(connection, tenant)
@@ -76,7 +87,13 @@ class DataFiles(StoreBase):
                 stored.require_room(connection, tenant, file_bytes=content.size_bytes)
                 stored.add(connection, tenant, file_bytes=content.size_bytes)
                 # Under the lock, so that no collector removes the bytes before their row exists.
-                contents.keep(content, digest)
+                if not contents.keep(content, digest):
+                    if not under_lock:
+                        raise _TakenError
+                    # Twice would be one collector after another: now none can come between.
+                    content.seal(now)
+                    if not contents.keep(content, digest):
+                        raise StoreError("The file is gone from where it was just stored; send it again.")
                 file = DataFile(
                     new_id(FILE),
                     tenant,

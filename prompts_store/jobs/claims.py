@@ -45,6 +45,7 @@ class JobClaims(StoreBase):
         lease_seconds: float,
         base_fingerprint: str,
         matrix_dtype: str = _FIRST_MATRIX_DTYPE,
+        without_tenants: Sequence[str] = (),
     ) -> tuple[Job, Lease] | None:
         """Take the job whose turn it is, with a lease to run it; None if no job for this base is waiting.
 
@@ -57,15 +58,21 @@ class JobClaims(StoreBase):
             owner: who will run it; shown to people.
             lease_seconds: until the lease must be renewed.
             matrix_dtype: of the base's matrices. A job that was begun with another is left.
+            without_tenants: whose jobs are left.
         """
         check_kind(kind)
         checks.check_text(owner, field="owner")
         checks.check_text(matrix_dtype, field="matrix_dtype")
         checks.check_fingerprint(base_fingerprint, field="base_fingerprint")
         seconds = _check_seconds(lease_seconds)
+        # Every process looks each second: not under the publish lock, unless there is something to take.
+        with self._database.read(EVERY_TENANT) as connection:
+            now = self._clock()
+            if _next(connection, kind, base_fingerprint, matrix_dtype, without_tenants, now) is None:
+                return None
         with self._database.write(EVERY_TENANT) as connection:
             now = self._clock()
-            row = _next(connection, kind, base_fingerprint, matrix_dtype, now)
+            row = _next(connection, kind, base_fingerprint, matrix_dtype, without_tenants, now)
             if row is None:
                 return None
             token, attempt = row.lease_token + 1, row.attempt + 1
@@ -236,7 +243,12 @@ def _goes_on(matrix_dtype: str) -> ColumnElement[bool]:
 
 
 def _next(
-    connection: Connection, kind: JobKind, base_fingerprint: str, matrix_dtype: str, now: datetime
+    connection: Connection,
+    kind: JobKind,
+    base_fingerprint: str,
+    matrix_dtype: str,
+    without_tenants: Sequence[str],
+    now: datetime,
 ) -> Row[Any] | None:
     """The job whose turn it is: the one that has waited longest, of the tenant with the fewest jobs of this
     kind running.
@@ -254,6 +266,7 @@ def _next(
         select(jobs)
         .outerjoin(busy, busy.c.tenant == jobs.c.tenant)
         .where(*_waiting(kind, base_fingerprint, now), _goes_on(matrix_dtype))
+        .where(jobs.c.tenant.not_in(without_tenants))
         .order_by(func.coalesce(busy.c.jobs, 0), jobs.c.queued_at, jobs.c.number)
         .limit(1)
     )

@@ -273,6 +273,7 @@ class Jobs(StoreBase):
                 "queued_at": now,
                 "finished_at": None,
                 "error": None,
+                "result": {},
                 "cancel_requested": False,
             }
             change_job(connection, row.number, values)

@@ -11,10 +11,12 @@ for its grace period first. See decision 0022.
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterable
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +26,7 @@ from sqlalchemy import Connection, Table, delete, func, insert, select, text
 from prompts_store.audit import chain
 from prompts_store.audit.records import OF_THE_STORE
 from prompts_store.blobs import BlobAddress, Blobs, Contents
+from prompts_store.blobs.folder import translated
 from prompts_store.blobs.format import decode
 from prompts_store.database import (
     EVERY_TENANT,
@@ -42,6 +45,10 @@ from prompts_store.upkeep.identity import database_id
 
 ROWS_FILE = "backup.db"
 
+SCRATCH = "backups"
+"""Folder below the data folder for what is on its way."""
+
+_LEFT_SECONDS = 86_400
 _ROWS = 1000
 
 
@@ -67,15 +74,23 @@ class Backups:
 
     Args:
         clock: gives the current time.
+        data_dir: of this machine, whose disk has room for what is on its way; None is where the system has
+            temporary files.
     """
 
     def __init__(
-        self, database: Database, blobs: Blobs, contents: Contents, clock: Callable[[], datetime]
+        self,
+        database: Database,
+        blobs: Blobs,
+        contents: Contents,
+        clock: Callable[[], datetime],
+        data_dir: Path | None = None,
     ) -> None:
         self._database = database
         self._blobs = blobs
         self._contents = contents
         self._clock = clock
+        self._data_dir = data_dir
 
     def make(self, target: BlobAddress) -> BackupReport:
         """Copy the store to a folder or a bucket.
@@ -84,8 +99,7 @@ class Backups:
             ConflictError: `other_store`: there is a store, or the backup of another one.
             StoreError: the disk, the bucket or the database failed. An earlier backup there is still whole.
         """
-        with tempfile.TemporaryDirectory(prefix="chorus-backup-") as name:
-            scratch = Path(name)
+        with self._scratch() as scratch:
             blobs, contents = _opened(target, scratch)
             self._check_target(target, blobs, contents, scratch)
             copying = _Copying(self._blobs, self._contents, blobs, contents, self._clock)
@@ -114,14 +128,13 @@ class Backups:
             StoreError: the disk, the bucket or the database failed. No row was written; restoring again
                 continues.
         """
-        with tempfile.TemporaryDirectory(prefix="chorus-backup-") as name:
-            scratch = Path(name)
+        with self._scratch() as scratch:
             blobs, contents = _opened(source, scratch)
             if not source.get_file(ROWS_FILE, scratch / "chorus.db"):
                 raise NotFoundError(
                     f"There is no backup: {ROWS_FILE} is missing. Check the name.", code="no_store"
                 )
-            _require_whole(scratch / "chorus.db")
+            _require_whole(scratch / "chorus.db", source, "use an earlier backup")
             # It may be an older Chorus's: this copy is migrated.
             database = Database.open(scratch, None, make=False)
             try:
@@ -140,6 +153,21 @@ class Backups:
                 database.close()
         return copying.report(rows)
 
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """A folder for what is on its way. What a process left that was killed goes after a day."""
+        parent = self._data_dir and self._data_dir / SCRATCH
+        with translated("write to"):
+            if parent is not None:
+                parent.mkdir(mode=0o700, exist_ok=True)
+                until = time.time() - _LEFT_SECONDS
+                for left in parent.iterdir():
+                    if left.stat().st_mtime < until:
+                        shutil.rmtree(left, ignore_errors=True)
+            made = tempfile.TemporaryDirectory(prefix="chorus-backup-", dir=parent)
+        with made as name:
+            yield Path(name)
+
     def _check_target(self, target: BlobAddress, blobs: Blobs, contents: Contents, scratch: Path) -> None:
         if blobs.identity() is not None or contents.identity() is not None:
             raise ConflictError("That is the place of a store, not of a backup.", code="other_store")
@@ -147,6 +175,8 @@ class Backups:
         earlier.mkdir()
         if not target.get_file(ROWS_FILE, earlier / "chorus.db"):
             return
+        advice = "if nothing needs it, remove that file, and back up again; or choose another place"
+        _require_whole(earlier / "chorus.db", target, advice)
         database = Database.open(earlier, None, make=False)
         try:
             with database.read(EVERY_TENANT) as there, self._database.read(EVERY_TENANT) as here:
@@ -162,14 +192,19 @@ def _opened(place: BlobAddress, scratch: Path) -> tuple[Blobs, Contents]:
     return replace(place, cache_bytes=1).open(scratch / "cache")
 
 
-def _require_whole(rows: Path) -> None:
+def _require_whole(rows: Path, place: BlobAddress, advice: str) -> None:
+    """Raise CorruptError if the rows of the backup in a place, copied to a file, are damaged."""
     try:
         with closing(sqlite3.connect(rows)) as connection:
             (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+            tables = "SELECT count(*) FROM sqlite_master WHERE name = ?"
+            if found == "ok" and connection.execute(tables, (store_identity.name,)).fetchone() == (0,):
+                found = "it has no tables of Chorus"
     except sqlite3.DatabaseError as error:
         found = str(error)
     if found != "ok":
-        raise CorruptError(f"{ROWS_FILE} is damaged ({found}); use an earlier backup.", code="corrupt_file")
+        message = f"{place.url.rstrip('/')}/{ROWS_FILE} is damaged ({found}): {advice}."
+        raise CorruptError(message, code="corrupt_file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,10 +292,9 @@ class _Copying:
                         writer.write(part)
                 if writer.sha256 != digest:
                     return False
-                self._to_contents.keep(writer, writer.seal(self._clock()))
+                return self._to_contents.keep(writer, writer.seal(self._clock()))
         except (CorruptError, FileNotFoundError):
             return False
-        return True
 
 
 def _copy_rows(source: Connection, target: Connection, tables: Iterable[Table]) -> int:

@@ -219,12 +219,15 @@ class Compiled:
         return f"{self.programs} programs in {self.seconds:.1f} s{cached}"
 
 
-def bring_up(app: App, say: Say, on_death: Callable[[EngineDeadError], None]) -> Compiled:
+def bring_up(
+    app: App, say: Say, on_death: Callable[[EngineDeadError], None], *, jobs: bool = True
+) -> Compiled:
     """Load the model, compile, start the engine and take requests. Returns when all of that is done.
 
     Args:
         say: called with one line at a time to report progress.
         on_death: called if the engine dies later.
+        jobs: whether this process also takes jobs.
 
     Raises:
         ChorusError: the model cannot be read, or does not fit.
@@ -239,10 +242,12 @@ def bring_up(app: App, say: Say, on_death: Callable[[EngineDeadError], None]) ->
     register_prompts(settings, services.library.store, loaded.fingerprint, say)
     services.serving, compiled, plan = start_engine(app, loaded, watch, kept, say, on_death)
     watch.mark_ready()
-    start_tuning(app, loaded, watch, plan, say)
+    if jobs:
+        start_tuning(app, loaded, watch, plan, say)
     spare_collections()
     services.lifecycle.ready()
-    start_engine_jobs(services)
+    if jobs:
+        start_engine_jobs(services)
     return compiled
 
 

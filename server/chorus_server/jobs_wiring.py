@@ -41,6 +41,9 @@ ENDPOINTS: Mapping[BatchEndpoint, Endpoint] = {
 }
 """The routes whose bodies the lines of a batch may have, and what answers them there."""
 
+JOBS_AT_ONCE = 4
+"""Jobs of each kind that run side by side, each of another tenant: nobody waits for another's long one."""
+
 WORK_OF_KINDS: Mapping[JobKind, JobWork] = {
     "batch": partial(run_batch, ENDPOINTS),
     "calibration": calibrate_version,
@@ -54,12 +57,13 @@ def this_process() -> str:
 
 
 def start_engine_jobs(services: Services, kinds: Mapping[JobKind, JobWork] = WORK_OF_KINDS) -> None:
-    """Take jobs of these kinds from now on, one of each kind at a time."""
+    """Take jobs of these kinds from now on."""
     settings = services.settings
     config = RunnerConfig(
         folder=settings.data_dir / FOLDER_OF_JOBS,
         owner=this_process(),
         keep_seconds=86_400 * settings.tuning_keep_days,
+        at_once=JOBS_AT_ONCE,
     )
     services.engine_jobs = tuple(EngineJobs(kind, work, services, config) for kind, work in kinds.items())
     for runner in services.engine_jobs:

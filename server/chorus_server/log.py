@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from chorus_server.log_lines import MAX_CHARACTERS, JsonFormatter, json_line
+from chorus_server.log_lines import MAX_CHARACTERS, Formatter, JsonFormatter, json_line
 
 Say = Callable[[str], None]
 """Called with one line at a time to report a command's progress."""
@@ -131,7 +131,7 @@ class Log:
         return 0
 
 
-class _TextFormatter(logging.Formatter):
+class _TextFormatter(Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return super().format(record)[:MAX_CHARACTERS]
 

@@ -30,11 +30,43 @@ def json_line(level: str, logger: str, message: str, at: float | None = None, **
     )
 
 
+class Formatter(logging.Formatter):
+    """Tracebacks of what a client asked for are without the words of errors that repeat a value, which may be
+    a text: the place tells what went wrong there."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter`."""
+        if record.exc_info:
+            record.exc_text = traceback_of(record, self.formatException(record.exc_info))
+        return super().format(record)
+
+
+def traceback_of(record: logging.LogRecord, text: str) -> str:
+    """The traceback of a record, from the one with all words."""
+    if record.exc_info and (hasattr(record, "request_id") or hasattr(record, "tenant")):
+        for error in _chain(record.exc_info[1]):
+            if isinstance(error, ValueError | LookupError) and (said := str(error)):
+                text = text.replace(f": {said}", "")
+    return text
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    """An error and all that it came from."""
+    found: list[BaseException] = []
+    left = [error]
+    while left:
+        one = left.pop()
+        if one is not None and not any(one is each for each in found):
+            found.append(one)
+            left += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
+    return found
+
+
 class JsonFormatter(logging.Formatter):
     """Records as such lines; a traceback is under `exception`."""
 
     def format(self, record: logging.LogRecord) -> str:
         more = {name: value for name in FIELDS if (value := getattr(record, name, None)) is not None}
         if record.exc_info:
-            more["exception"] = self.formatException(record.exc_info)[-MAX_CHARACTERS:]
+            more["exception"] = traceback_of(record, self.formatException(record.exc_info))[-MAX_CHARACTERS:]
         return json_line(record.levelname.lower(), record.name, record.getMessage(), record.created, **more)

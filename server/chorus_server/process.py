@@ -20,7 +20,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
@@ -43,15 +43,17 @@ _DEATH_SECONDS = 4.0
 _CLOSE_SECONDS = 4.0
 """Time to close jobs, engine, threads and store once the sockets are closed."""
 
-_LAST_SECONDS = 3.0
+LAST_SECONDS = 3.0
 """The last part of `drain_seconds`, for answering the requests that are given up and for closing; never
 less."""
 
-_TELL_SECONDS = 0.6
+TELL_SECONDS = 0.6
+"""Time for telling those that are given up, before anything is cancelled or cut off."""
+
 _TICK_SECONDS = 0.05
 
 
-class _Uvicorn(BoundedServer):
+class EndingServer(BoundedServer):
     """A uvicorn that leaves signals to the process, and whose connections end at a set time.
 
     Attributes:
@@ -71,7 +73,7 @@ class _Uvicorn(BoundedServer):
         for listener in sockets or []:
             listener.close()
         state = self.server_state
-        while (state.connections or state.tasks) and time.monotonic() < self.until + _TELL_SECONDS:
+        while (state.connections or state.tasks) and time.monotonic() < self.until + TELL_SECONDS:
             for connection in list(state.connections):
                 with contextlib.suppress(Exception):  # a broken connection closes by itself
                     connection.shutdown()  # an idle one closes now, a busy one after its answer
@@ -95,14 +97,14 @@ class Process:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._signalled_at: float | None = None
         self._signal = ""
-        self._drain_seconds = max(_LAST_SECONDS, app.settings.drain_seconds)
+        self._drain_seconds = max(LAST_SECONDS, app.settings.drain_seconds)
         self._served = False
         self._loaded = threading.Event()
         # Times in monotonic seconds. `put` may be interrupted by another `put`, so a signal handler may call
         # it.
         self._ends: queue.SimpleQueue[float] = queue.SimpleQueue()
         limits = ConnectionLimits(idle_seconds=app.settings.keep_alive_seconds)
-        self._server = _Uvicorn(uvicorn_config(app.api), limits, app.entrance.look)
+        self._server = EndingServer(uvicorn_config(app.api), limits, app.entrance.look)
 
     def run(self) -> int:
         """Serve until a signal, the engine's death or a failed start.
@@ -144,22 +146,10 @@ class Process:
         self._loop = self._app.services.loop = asyncio.get_running_loop()
         self._say(f"listening on {url_of(listener)}")
         threading.Thread(target=self._load, args=(listener,), name="chorus-load", daemon=True).start()
-        services = self._app.services
-        beside = (
-            self._app.upkeep.run(),
-            services.library.health.watch(),
-            services.changes.follow(),
-            services.callers.last_use.run(),
-            services.budgets.follow(),
-        )
-        tasks = [asyncio.create_task(each) for each in beside]
         if self._signalled_at is not None:  # before there was a loop to tell
             self._begin_drain()
-        try:
-            await services.changes.read()  # following begins here, while nothing is remembered
+        async with upkept(self._app):
             await self._server.serve(sockets=[listener])
-        finally:
-            await settle(*tasks)
         self._app.services.usage.save()  # whatever hangs from here on
         self._served = True
         self._ends.put(time.monotonic() + _CLOSE_SECONDS)
@@ -202,27 +192,13 @@ class Process:
 
     async def _drain(self) -> None:
         assert self._signalled_at is not None
-        until = self._signalled_at + self._drain_seconds - _LAST_SECONDS
+        until = self._signalled_at + self._drain_seconds - LAST_SECONDS
         try:
-            await self._answer(until)
+            await drain(self._app, until, asyncio.sleep(self._app.settings.drain_notice_ms / 1000))
         except Exception:
             LOG.exception("draining failed; the process ends anyway")
             self._code = 1
-        self._stop(self._code, until + 3 * _TELL_SECONDS)
-
-    async def _answer(self, until: float) -> None:
-        """Answer the requests under way until then, in monotonic seconds. Meanwhile give back the
-        jobs."""
-
-        def left() -> float:
-            return max(0.0, until - time.monotonic())
-
-        await asyncio.sleep(min(self._app.settings.drain_notice_ms / 1000, left()))
-        told = 2 * _TELL_SECONDS
-        jobs = asyncio.create_task(asyncio.to_thread(stop_jobs, self._app, left() + told))
-        if given_up := await answer_requests(self._app.services, left(), _TELL_SECONDS):
-            LOG.warning("gave up %d unfinished requests", given_up)
-        await asyncio.wait({jobs}, timeout=max(0.0, until + told - time.monotonic()))
+        self._stop(self._code, until + 3 * TELL_SECONDS)
 
     def _on_death(self, error: EngineDeadError) -> None:
         """Called on the engine's thread or on the watchdog's."""
@@ -246,6 +222,45 @@ class Process:
         self._server.until = min(self._server.until, until)
         if self._loop is not None:
             self._loop.call_soon_threadsafe(setattr, self._server, "should_exit", True)
+
+
+@contextlib.asynccontextmanager
+async def upkept(app: App) -> AsyncIterator[None]:
+    """Do on this event loop, until the block ends, what a serving process does besides answering."""
+    services = app.services
+    works = (
+        app.upkeep.run(),
+        services.library.health.watch(),
+        services.changes.follow(),
+        services.callers.last_use.run(),
+        services.budgets.follow(),
+    )
+    tasks = [asyncio.create_task(each) for each in works]
+    try:
+        await services.changes.read()  # following begins here, while nothing is remembered
+        yield
+    finally:
+        await settle(*tasks)
+
+
+async def drain(app: App, until: float, notice: Awaitable[object]) -> None:
+    """Answer the requests under way, and give back the jobs.
+
+    Args:
+        until: when unfinished requests are given up, in monotonic seconds.
+        notice: until it is over, new requests are still taken.
+    """
+
+    def left() -> float:
+        return max(0.0, until - time.monotonic())
+
+    told = 2 * TELL_SECONDS
+    jobs = asyncio.create_task(asyncio.to_thread(stop_jobs, app, left() + told))
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(notice, left())
+    if given_up := await answer_requests(app.services, left(), TELL_SECONDS):
+        LOG.warning("gave up %d unfinished requests", given_up)
+    await asyncio.wait({jobs}, timeout=max(0.0, until + told - time.monotonic()))
 
 
 async def answer_requests(services: Services, seconds: float, tell_seconds: float) -> int:

@@ -286,6 +286,28 @@ def test_a_document_from_a_file(run: Run, fake: FakeChorus, tmp_path: Path) -> N
     }
 
 
+def test_a_document_names_files_beside_it(run: Run, fake: FakeChorus, tmp_path: Path) -> None:
+    file, other = tmp_path / "made" / "job.json", "file-" + "b" * 24
+    file.parent.mkdir()
+    (file.parent / "train.jsonl").write_text('{"text": "good", "label": "1"}\n')
+    data = {"train": "train.jsonl", "test": other, "validation": {"path": "/a"}, "format": "jsonl"}
+    file.write_text(json.dumps({"task": "a", "data": data}))
+    assert run("tune", "--document", str(file), "--detach").exit_code == 0
+    ((uploaded, record),) = fake.tuning.records.items()
+    assert record["name"] == "train.jsonl"
+    assert document(fake)["data"] == {
+        "train": {"file": uploaded},
+        "test": {"file": other},
+        "validation": {"path": "/a"},
+        "format": "jsonl",
+    }
+    assert run("tune", "--document", str(file), "--test", "server:/b", "--detach").exit_code == 0
+    assert document(fake)["data"]["test"] == {"path": "/b"}
+    file.write_text(json.dumps({"task": "a", "data": {"train": "gone.jsonl"}}))
+    refused = run("tune", "--document", str(file), "--detach")
+    assert refused.exit_code == 2 and "data.train" in refused.stderr and "gone.jsonl" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("data", "source"),
     [

@@ -308,6 +308,31 @@ def test_a_server_that_hangs_up_is_not_asked_to_generate_twice() -> None:
         client.health()
 
 
+GENERATED = {"id": "r", "results": []}
+
+
+@pytest.mark.parametrize("failure", [httpx2.ReadError("reset"), httpx2.Response(500, text="Server Error")])
+@pytest.mark.parametrize("repeat", [True, False])
+def test_inference_is_asked_again_only_if_the_policy_says_so(
+    failure: httpx2.TransportError | httpx2.Response, repeat: bool
+) -> None:
+    """Where a proxy says in its own words that the server failed, the connection behind it broke."""
+    script = Script(failure, httpx2.Response(200, json=GENERATED))
+    with script.client(RetryPolicy(repeat_inference=repeat)) as client:
+        try:
+            assert client.generate(input="x").id == "r"
+        except (errors.ConnectionLostError, errors.UnexpectedAnswerError):
+            assert not repeat
+    assert script.asked == 1 + repeat
+
+
+def test_what_may_be_repeated_is_asked_again_where_a_proxy_lost_the_server() -> None:
+    script = Script(httpx2.Response(502, text="Bad Gateway"), ok())
+    with script.client() as client:
+        assert client.health().status == "ok"
+    assert script.asked == 2
+
+
 def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

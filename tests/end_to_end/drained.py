@@ -274,12 +274,12 @@ def served_clients(data_dir: Path, **options: Any) -> Iterator[tuple[Served, Cli
         server.wait_ready()
         port = server.http.base_url.port
         assert port is not None
-        clients = Clients(port, _long_job(data_dir))
+        clients = Clients(port, long_job(data_dir))
         clients.start()
         yield server, clients
 
 
-def _long_job(data_dir: Path) -> str:
+def long_job(data_dir: Path) -> str:
     """A job of another base, so that nobody runs it, with more events than a connection's buffers hold."""
     store = PromptStore.open(data_dir)
     job = store.create_job("default", "tuning", {"base_fingerprint": "f" * 64})

@@ -8,8 +8,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from chorus_server.log import Log
-from chorus_server.log_lines import FIELDS, MAX_CHARACTERS, JsonFormatter, json_line
+from chorus_server.log_lines import FIELDS, MAX_CHARACTERS, Formatter, JsonFormatter, json_line
 from tests.places import ROOT
 from tether import tethered
 
@@ -87,3 +89,26 @@ def test_the_time_is_utc() -> None:
     record = logging.LogRecord("chorus", logging.INFO, "", 0, "x", (), None)
     record.created = 1_800_000_000.25
     assert json.loads(JsonFormatter().format(record))["time"] == "2027-01-15T08:00:00.250Z"
+
+
+CANARY = "a text of a client's"
+
+
+def _logged(formatter: logging.Formatter, extra: dict[str, str]) -> str:
+    try:
+        try:
+            {}[CANARY]
+        except KeyError as error:
+            raise ValueError(f"no number: {CANARY}") from error
+    except ValueError as error:
+        more = {"exc_info": (type(error), error, error.__traceback__)}
+        return formatter.format(logging.makeLogRecord({"msg": "failed", **more, **extra}))
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter(), Formatter("%(message)s")])
+@pytest.mark.parametrize("whose", ["request_id", "tenant"])
+def test_the_traceback_of_a_request_repeats_no_value(formatter: logging.Formatter, whose: str) -> None:
+    told = _logged(formatter, {whose: "x"})
+    assert CANARY not in told
+    assert "ValueError" in told and "KeyError" in told and __file__ in told
+    assert CANARY in _logged(formatter, {}), "the control: what fails at a start is told whole"

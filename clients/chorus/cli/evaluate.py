@@ -53,6 +53,13 @@ def evaluate() -> None:
 )
 @click.option("--metric", "metrics", multiple=True, help="A metric of tuning; repeat.")
 @click.option(
+    "--metric-column",
+    "metric_columns",
+    multiple=True,
+    metavar="NAME=COLUMN",
+    help="Column that a metric needs: group=question, label=correct; repeat.",
+)
+@click.option(
     "--column", "columns", multiple=True, metavar="FIELD=COLUMN", help="Column of a template field; repeat."
 )
 @click.option("--target", metavar="COLUMN", help="Column of the answer. [default: label]")
@@ -219,6 +226,8 @@ def _arguments(given: dict[str, Any]) -> dict[str, Any]:
     document = document_of(path) if path is not None else {}
     if (format_ := given.pop("format")) is not None:
         document["format"] = format_
+    if metric_columns := pairs(given.pop("metric_columns"), "--metric-column"):
+        document["metric_columns"] = metric_columns
     found: dict[str, Any] = {
         "labels": list(given.pop("labels")),
         "metrics": list(given.pop("metrics")),

@@ -13,6 +13,7 @@ from chorus.cli import (
     batch,
     bench,
     calibrate,
+    datasets,
     ensembles,
     evaluate,
     files,
@@ -92,6 +93,7 @@ def chorus(context: click.Context, /, **given: Any) -> None:
 for command in (
     tasks.tasks,
     files.files,
+    datasets.datasets,
     tune.tune,
     sweep.sweep,
     calibrate.calibrate,

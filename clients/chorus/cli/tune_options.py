@@ -16,6 +16,7 @@ from chorus.strict_json import parse_strictly
 
 _URL = re.compile(r"https?://")
 SERVER_PATH = "server:"
+<<<<<<< HEAD
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _OPTIONS = (
@@ -87,10 +88,16 @@ def job_options(command: _Command) -> _Command:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+=======
+SPLITS = ("train", "validation", "test")
+>>>>>>> main
 
 
-def data_of(text: str, name: str) -> Data:
+def data_of(text: str, name: str, folder: Path = Path()) -> Data:
     """What a DATA argument means: the id of an uploaded file, a URL or path for the server, or a local file.
+
+    Args:
+        folder: to which the name of a local file is relative.
 
     Raises:
         UsageError: it names a local file that does not exist.
@@ -101,13 +108,28 @@ def data_of(text: str, name: str) -> Data:
         return {"url": text}
     if text.startswith(SERVER_PATH):
         return {"path": text.removeprefix(SERVER_PATH)}
-    path = Path(text)
+    path = folder / text
     if not path.is_file():
         raise click.UsageError(
-            f"{name} {text!r} is not a local file. Give a local file, the id of an uploaded one, a URL, or "
-            f"{SERVER_PATH}PATH for a file that the server may read."
+            f"{name} {str(path)!r} is not a local file. Give a local file, the id of an uploaded one, a URL, "
+            f"or {SERVER_PATH}PATH for a file that the server may read."
         )
     return path
+
+
+def take_splits(document: dict[str, Any], folder: Path) -> dict[str, Data]:
+    """Take out of a document's `data` the splits that it names by a text, as an argument would, and say what
+    they mean. A local file is relative to the document's folder.
+
+    Raises:
+        UsageError: a text names a local file that does not exist.
+    """
+    data = document.get("data")
+    if not isinstance(data, dict):
+        return {}
+    named = {split: data[split] for split in SPLITS if isinstance(data.get(split), str)}
+    document["data"] = {name: value for name, value in data.items() if name not in named}
+    return {split: data_of(text, f"data.{split}", folder) for split, text in named.items()}
 
 
 def pairs(values: Iterable[str], option: str) -> dict[str, str]:

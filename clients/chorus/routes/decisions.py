@@ -26,7 +26,7 @@ def decide(
     """
     whole = input if isinstance(input, str) else list(input)
     body = {"model": model, "input": whole, "questions": list(questions)}
-    return Call(Request("POST", "/v1/decisions", body=encode_json(body)), model_of(Decisions))
+    return Call(Request("POST", "/v1/decisions", body=encode_json(body), inference=True), model_of(Decisions))
 
 
 def system_one(model: str, state: Any, questions: Mapping[str, Mapping[str, Any]]) -> Call[SystemOne]:
@@ -37,7 +37,7 @@ def system_one(model: str, state: Any, questions: Mapping[str, Mapping[str, Any]
         questions: by id, each with a `type`: `noul`, `choice` or `score`, and its `criteria`.
     """
     body = {"model": model, "state": state, "questions": dict(questions)}
-    return Call(Request("POST", "/v1/systemone", body=encode_json(body)), model_of(SystemOne))
+    return Call(Request("POST", "/v1/systemone", body=encode_json(body), inference=True), model_of(SystemOne))
 
 
 def models() -> Call[ModelList]:

@@ -130,7 +130,12 @@ def generate_request(
     **settings: Unpack[Settings],
 ) -> Request:
     """The request of `generate`."""
-    return Request("POST", "/v1/generate", body=encode_json(_body(task, input, inputs, requests, settings)))
+    return Request(
+        "POST",
+        "/v1/generate",
+        body=encode_json(_body(task, input, inputs, requests, settings)),
+        inference=True,
+    )
 
 
 def stream_request(
@@ -148,7 +153,7 @@ def stream_request(
     server stops working on it.
     """
     body = {**_body(task, input, inputs, requests, settings), "stream": True}
-    return Request("POST", "/v1/generate", body=encode_json(body))
+    return Request("POST", "/v1/generate", body=encode_json(body), inference=True)
 
 
 def generate(
@@ -213,7 +218,9 @@ def classify(
         "priority": priority,
     }
     body = {"task": task, **one_or_many(input, inputs), **without_none(optional)}
-    return Call(Request("POST", "/v1/classify", body=encode_json(body)), model_of(ClassifyResponse))
+    return Call(
+        Request("POST", "/v1/classify", body=encode_json(body), inference=True), model_of(ClassifyResponse)
+    )
 
 
 def ensemble(
@@ -264,7 +271,9 @@ def ensemble(
         "priority": priority,
     }
     body = {**who, **one_or_many(input, inputs), **without_none(optional)}
-    return Call(Request("POST", "/v1/ensemble", body=encode_json(body)), model_of(EnsembleResponse))
+    return Call(
+        Request("POST", "/v1/ensemble", body=encode_json(body), inference=True), model_of(EnsembleResponse)
+    )
 
 
 class InferenceMethods:

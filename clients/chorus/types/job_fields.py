@@ -37,6 +37,10 @@ class JobFields(TypedDict, total=False):
     """Metrics whose mean chooses the checkpoint. When left out: `accuracy` with labels, `exact_match`
     without."""
 
+    metric_columns: Mapping[str, str] | None
+    """Columns that metrics need beside the answer: `group`, the question or query of a row; `label`, whether
+    its referent is the right one. Only validation and test rows need them."""
+
     answer_by: str | None
     """How labels are answered on validation and test: `ranked`, the most probable one; `greedy`, the text
     that the model writes, as in the paper. Without labels always `greedy`."""

@@ -1,11 +1,12 @@
 """Removing what nothing needs any more, in the background, for as long as the server runs: what deleted
-tenants had, and blobs that no version needs."""
+tenants had, and blobs that no version needs. Of all servers on one database, one does so at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from chorus_server.api.library.resolve import PromptLibrary
 from chorus_server.api.metrics import ApiMetrics
@@ -24,7 +25,8 @@ class Upkeep:
 
     Args:
         library: its store is collected.
-        interval_seconds: from the end of one collection to the start of the next; 0 means never.
+        interval_seconds: from the end of one collection, in whichever process, to the start of the next; 0
+            means never.
         grace_seconds: how long a blob must have been unneeded.
         audit_days: how long audit logs are kept whose tenant does not say; None for ever.
         sleep: awaited between collections; tests give their own clock.
@@ -46,6 +48,7 @@ class Upkeep:
         self._grace = grace_seconds
         self._audit_days = audit_days
         self._sleep = sleep
+        self._soon = min(interval_seconds, SOON_SECONDS)
         # An alert on its increase needs to have seen it at 0.
         metrics.collections.inc(0, "refused")
 
@@ -53,11 +56,27 @@ class Upkeep:
         """Purge and collect until cancelled. What is under way then ends on its thread."""
         if not self._interval:
             return
-        wait = soon = min(self._interval, SOON_SECONDS)
+        wait = self._soon
         while True:
             await self._sleep(wait)
-            purged = await self.purge()
-            wait = self._interval if await self.collect() and purged else soon
+            wait = await self._claim() or await self._work()
+
+    async def _claim(self) -> float:
+        """Seconds until upkeep is due in any process; 0 if it is, and this process's to do."""
+        try:
+            return await self._library.write(self._library.store.claim_upkeep, self._interval)
+        except (StoreError, ChorusError) as error:
+            LOG.warning("it is not known whether a collection is due; it is asked again: %s", error)
+            return self._soon
+
+    async def _work(self) -> float:
+        """Purge and collect; the seconds to wait then."""
+        purged = await self.purge()
+        wait = self._interval if await self.collect() and purged else self._soon
+        # If this fails, the claim ends by itself.
+        with suppress(StoreError, ChorusError):
+            await self._library.write(self._library.store.end_upkeep, wait)
+        return wait
 
     async def purge(self) -> bool:
         """Remove what tenants had that were deleted longer ago than their grace period; whether that could be

@@ -44,12 +44,13 @@ def run_to_end(
     except LeaseLostError:
         logger.warning("another process has taken %s over; this attempt ends", held.job.id)
         return "lost"
-    except JobCancelledError:
-        return end_job(held, progress, "cancelled")
+    except JobCancelledError as cancelled:
+        return end_job(held, progress, "cancelled", result=cancelled.result)
     except Exception as error:
         record = record_of(error)
         if record["code"] == "internal":
-            logger.error("%s stopped because of a defect", held.job.id, exc_info=error)
+            extra = {"tenant": held.job.tenant}
+            logger.error("%s stopped because of a defect", held.job.id, exc_info=error, extra=extra)
         return end_job(held, progress, "failed", record)
 
 

@@ -26,7 +26,15 @@ _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
 
 
 class JobCancelledError(Exception):
-    """The job was cancelled."""
+    """The job was cancelled.
+
+    Args:
+        result: what the work made before it stopped, if that is of use.
+    """
+
+    def __init__(self, result: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self.result = result
 
 
 class ServiceStoppingError(Exception):

@@ -1,4 +1,4 @@
-"""Takes jobs of one kind from the store and runs them, one at a time, for as long as the process lives."""
+"""Takes jobs of one kind from the store and runs them, each on a thread, for as long as the process lives."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ class RunnerConfig:
         poll_seconds: time between two looks for new jobs, or for a cancellation.
         keep_seconds: how long what a failed or cancelled job left is kept for a resumption.
         patience_seconds: how long to retry a store that does not answer before giving up the job.
+        at_once: most jobs that run side by side; of a tenant it is one.
     """
 
     folder: Path
@@ -44,10 +45,11 @@ class RunnerConfig:
     poll_seconds: float = 1.0
     keep_seconds: float = 14 * 86_400.0
     patience_seconds: float = 300.0
+    at_once: int = 1
 
 
 class JobRunner(ABC):
-    """Runs jobs on a thread of its own. While a job runs, one more thread keeps its lease.
+    """Takes jobs on a thread of its own. While a job runs, it has a thread, and one more keeps its lease.
 
     Args:
         kind: the jobs that it takes.
@@ -77,7 +79,7 @@ class JobRunner(ABC):
         self._stopping = threading.Event()
         self._stopped = False
         self._look = threading.Event()
-        self._held: LeasedJob | None = None
+        self._running: dict[threading.Thread, LeasedJob] = {}
         self._sweep_at = self._tell_at = 0.0
         self._told: set[str] = set()
         self._thread = threading.Thread(target=self._run, name=f"chorus-{kind}", daemon=True)
@@ -95,43 +97,44 @@ class JobRunner(ABC):
         self._look.set()
 
     @property
-    def running(self) -> str | None:
-        """Id of the job that is running."""
-        held = self._held
-        return None if held is None else held.job.id
+    def running(self) -> tuple[str, ...]:
+        """Ids of the jobs that are running."""
+        return tuple(held.job.id for held in tuple(self._running.values()))
 
     def begin_to_stop(self) -> None:
-        """Have the running job end soon, and take no other. Returns at once."""
+        """Have the running jobs end soon, and take no other. Returns at once."""
         self._stopping.set()
         self._look.set()
 
     def stop(self, seconds: float) -> bool:
-        """Save the state of the running job, give the job back and end the thread.
+        """Save the state of the running jobs, give them back and end all threads.
 
         Returns:
-            False if the thread still runs after so many seconds, because it compiles. The job is then given
+            False if a thread still runs after so many seconds, because it compiles. Its job is then given
             back all the same, and the process should end without waiting. A second call does not wait.
         """
         first, self._stopped = not self._stopped, True
         self.begin_to_stop()
         if self._thread.ident is None:
             return True
-        self._thread.join(seconds if first else 0)
-        ended = not self._thread.is_alive()
-        held = self._held
-        if first and not ended and held is not None:
+        until = time.monotonic() + (seconds if first else 0)
+        self._thread.join(max(0, until - time.monotonic()))  # after it no job begins
+        for thread in tuple(self._running):
+            thread.join(max(0, until - time.monotonic()))
+        left = tuple(self._running.values())
+        for held in left if first else ():
             held.lost.set()
             try:
                 held.release()
             except StoreError as error:
                 logger.warning("%s could not be given back: %s", held.job.id, error.message)
-        return ended
+        return not left and not self._thread.is_alive()
 
     def _run(self) -> None:
         while not self._stopping.is_set() and self._alive():
             self._unharmed(self._sweep)
             self._look.clear()
-            if not self._unharmed(self._run_one):
+            if len(self._running) >= self._config.at_once or not self._unharmed(self._take):
                 self._look.wait(self._config.poll_seconds)
 
     def _unharmed(self, part: Callable[[], bool | None]) -> bool:
@@ -145,12 +148,18 @@ class JobRunner(ABC):
             logger.exception("could not take jobs, will try again")
             return False
 
-    def _run_one(self) -> bool:
-        """Take a job and run it; whether to look for the next one at once."""
+    def _take(self) -> bool:
+        """Take a job and begin to run it; False if none is waiting."""
         config = self._config
+        at_work = [held.job.tenant for held in self._running.values()]
         try:
             claimed = self._store.claim_job(
-                self._kind, config.owner, config.lease_seconds, self._fingerprint, self._matrix_dtype
+                self._kind,
+                config.owner,
+                config.lease_seconds,
+                self._fingerprint,
+                self._matrix_dtype,
+                without_tenants=at_work,
             )
             if claimed is None:
                 self._tell_of_others()
@@ -164,15 +173,25 @@ class JobRunner(ABC):
             self._store, job, lease, config.lease_seconds, config.patience_seconds, self._stopping
         )
         self._say(f"{job.id} begins (attempt {job.attempt})")
-        self._held = held
+        thread = threading.Thread(target=self._run_job, args=(held,), name=f"chorus-{job.id}", daemon=True)
+        self._running[thread] = held
+        thread.start()
+        return True
+
+    def _run_job(self, held: LeasedJob) -> None:
+        config = self._config
         try:
             with held.kept(min(config.poll_seconds, config.lease_seconds / _BEATS_A_LEASE)):
                 ending = self.attempt(held)
+        except Exception:
+            logger.exception("%s was left, and begins again once its lease has run out", held.job.id)
+            return
         finally:
-            self._held = None
+            del self._running[threading.current_thread()]
         if ending != "failed":  # why was logged
-            self._say(f"{job.id} {ending}")
-        return ending != "lost"  # after a lost job pause first: the store may be away
+            self._say(f"{held.job.id} {ending}")
+        if ending != "lost":  # after a lost job the next look is not at once: the store may be away
+            self._look.set()
 
     def _tell_of_others(self) -> None:
         """Say, once for each, which waiting jobs this process leaves because of its matrices."""

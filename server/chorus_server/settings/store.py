@@ -64,7 +64,8 @@ class StoreSettings(SettingsGroup):
         3600.0,
         ge=0,
         le=YEAR_SECONDS,
-        description="How often blobs that no version needs are removed; 0 means never.",
+        description="How often one of all servers on a database removes blobs that no version needs; 0 means "
+        "never.",
     )
     collect_grace_seconds: float = Field(
         3600.0,

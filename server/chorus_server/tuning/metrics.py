@@ -9,33 +9,24 @@ never left out. Spaces at the ends of a text never count. `docs/tuning.md` names
 from __future__ import annotations
 
 import math
-import re
-import string
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 
-from chorus_server.errors import InvalidInputError
+import numpy as np
 
-Answers = Sequence[Sequence[str]]
-"""Accepted answers of each example, the first one the target."""
+from chorus_server.errors import InvalidInputError
+from chorus_server.tuning.column_metrics import COLUMN_METRICS, GROUP, LABEL
+from chorus_server.tuning.text_metrics import Answers, accuracy, rouge_l, squad_em, squad_f1, with_answers
 
 Metric = Callable[[Sequence[str], Answers, Sequence[str]], float]
 """(predictions, answers, labels of the task in order) -> a share from 0 to 1, or a correlation from -1 to
 1."""
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
 _ILLEGAL = -1.0
 """What T5 reads where a text is no number."""
 _LARGEST = 1e70
 """Of a number, so that products of squares stay finite."""
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def accuracy(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> float:
-    """Share of predictions that are, but for spaces at the ends, an accepted answer."""
-    right = [said.strip() in {each.strip() for each in known} for said, known in _pairs(predictions, answers)]
-    return sum(right) / len(right)
 
 
 def f1_binary(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> float:
@@ -43,7 +34,7 @@ def f1_binary(predictions: Sequence[str], answers: Answers, labels: Sequence[str
     wrong one (T5's `f1_score_with_invalid`)."""
     negative, positive = labels
     other = {negative: positive, positive: negative}
-    pairs = [(said.strip(), known[0].strip()) for said, known in _pairs(predictions, answers)]
+    pairs = [(said.strip(), known[0].strip()) for said, known in with_answers(predictions, answers)]
     said = [a if a in other else other.get(b, a) for a, b in pairs]
     both = sum(a == b == positive for a, (_, b) in zip(said, pairs, strict=True))
     either = said.count(positive) + sum(b == positive for _, b in pairs)
@@ -52,27 +43,10 @@ def f1_binary(predictions: Sequence[str], answers: Answers, labels: Sequence[str
 
 def f1_macro(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> float:
     """Mean over the labels of each one's F1; a label that nobody says or expects has 0 (CB's mean F1)."""
-    pairs = [(said.strip(), known[0].strip()) for said, known in _pairs(predictions, answers)]
+    pairs = [(said.strip(), known[0].strip()) for said, known in with_answers(predictions, answers)]
     both = Counter(said for said, true in pairs if said == true)
     either = Counter(said for said, _ in pairs) + Counter(true for _, true in pairs)
     return sum(2 * both[label] / either[label] for label in labels if either[label]) / len(labels)
-
-
-def squad_em(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> float:
-    """Share of predictions equal to an accepted answer after SQuAD's normalisation (case, punctuation,
-    articles, spaces): `-5` equals `5`, `C++` equals `C`, and what is empty equals `the`."""
-    right = [
-        normalised(said) in {normalised(each) for each in known}
-        for said, known in _pairs(predictions, answers)
-    ]
-    return sum(right) / len(right)
-
-
-def squad_f1(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> float:
-    """Mean over examples of the best word overlap F1 with an accepted answer, after SQuAD's normalisation; 0
-    where no word is left in common."""
-    best = [max(_word_f1(said, each) for each in known) for said, known in _pairs(predictions, answers)]
-    return sum(best) / len(best)
 
 
 def matthews(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> float:
@@ -83,7 +57,7 @@ def matthews(predictions: Sequence[str], answers: Answers, labels: Sequence[str]
     def kind(text: str) -> str | None:
         return text.strip() if not known_labels or text.strip() in known_labels else None
 
-    pairs = [(kind(said), kind(known[0])) for said, known in _pairs(predictions, answers)]
+    pairs = [(kind(said), kind(known[0])) for said, known in with_answers(predictions, answers)]
     said, true = Counter(pair[0] for pair in pairs), Counter(pair[1] for pair in pairs)
     total, right = len(pairs), sum(a == b for a, b in pairs)
     covariance = right * total - sum(said[label] * true[label] for label in true)
@@ -94,8 +68,24 @@ def matthews(predictions: Sequence[str], answers: Answers, labels: Sequence[str]
 def pearson(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> float:
     """Pearson correlation of numbers; a text that is no finite number up to 1e70 counts as -1. 0 where
     undefined."""
-    x = [number_of(said) for said in predictions]
-    y = [number_of(known[0]) for known in answers]
+    return _correlation([number_of(said) for said in predictions], [number_of(known[0]) for known in answers])
+
+
+def spearman(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> float:
+    """Spearman correlation: Pearson's of ranks, equal numbers sharing their mean rank. Numbers are read as
+    `pearson` reads them."""
+    said, true = ([number_of(text) for text in texts] for texts in (predictions, [a[0] for a in answers]))
+    return _correlation(_ranks(said), _ranks(true))
+
+
+def _ranks(values: Sequence[float]) -> Sequence[float]:
+    _, places, counts = np.unique(np.array(values), return_inverse=True, return_counts=True)
+    ranks: list[float] = (np.cumsum(counts) - (counts - 1) / 2)[places].tolist()
+    return ranks
+
+
+def _correlation(x: Sequence[float], y: Sequence[float]) -> float:
+    """0 where undefined."""
     mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
     covariance = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
     spread = math.sqrt(sum((a - mean_x) ** 2 for a in x) * sum((b - mean_y) ** 2 for b in y))
@@ -113,63 +103,79 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "squad_f1": squad_f1,
         "matthews": matthews,
         "pearson": pearson,
+        "spearman": spearman,
+        "rouge_l": rouge_l,
     }
 )
+"""Those that need nothing but answers. All names are in `NAMES`."""
+
+NAMES = (*METRICS, *COLUMN_METRICS)
 
 
-def check_metrics(names: Sequence[str], labels: Sequence[str]) -> None:
+def check_metrics(
+    names: Sequence[str], labels: Sequence[str], columns: Collection[str] = (GROUP, LABEL)
+) -> None:
     """Refuse before a job starts what `measure` could not do.
 
+    Args:
+        columns: what the columns hold that the rows have.
+
     Raises:
-        InvalidInputError: no name, an unknown name, or labels that do not suit.
+        InvalidInputError: no name, an unknown name, or labels or columns that do not suit.
     """
     if not names:
-        raise InvalidInputError(f"name at least one metric of {', '.join(METRICS)}", field="metrics")
+        raise InvalidInputError(f"name at least one metric of {', '.join(NAMES)}", field="metrics")
     for name in names:
-        if name not in METRICS:
-            message = f"there is no metric {ascii(name)[:60]}; choose one of {', '.join(METRICS)}"
+        if name not in NAMES:
+            message = f"there is no metric {ascii(name)[:60]}; choose one of {', '.join(NAMES)}"
             raise InvalidInputError(message, field="metrics")
-        if METRICS[name] is f1_binary and len(labels) != 2:
+        if METRICS.get(name) is f1_binary and len(labels) != 2:
             message = f"the metric {name} needs two labels, the positive one last; the task has {len(labels)}"
             raise InvalidInputError(message, field="metrics")
         if name == "f1_macro" and not labels:
             raise InvalidInputError("the metric f1_macro needs labels", field="metrics")
+        if name in COLUMN_METRICS and COLUMN_METRICS[name][0] not in columns:
+            needed = COLUMN_METRICS[name][0]
+            message = f"the metric {name} needs a column: name it as {needed!r} in metric_columns"
+            raise InvalidInputError(message, field="metrics")
 
 
 def measure(
-    names: Sequence[str], predictions: Sequence[str], answers: Answers, labels: Sequence[str] = ()
+    names: Sequence[str],
+    predictions: Sequence[str],
+    answers: Answers,
+    labels: Sequence[str] = (),
+    columns: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> dict[str, float]:
     """Each metric by name, and `mean` of them: the one that chooses a checkpoint.
 
     Args:
-        names: of `METRICS`.
+        names: of `NAMES`.
         predictions: one text an example; at least one.
         answers: accepted answers of each example.
         labels: of the task, in order.
+        columns: each example's value, by what it is: `group`, `label`.
 
     Raises:
         InvalidInputError: see `check_metrics`.
     """
-    check_metrics(names, labels)
+    check_metrics(names, labels, columns)
     if not predictions or len(predictions) != len(answers):
         raise ValueError(f"{len(predictions)} predictions for {len(answers)} examples")
-    found = {name: METRICS[name](predictions, answers, labels) for name in names}
+    found = {}
+    for name in names:
+        if name in METRICS:
+            found[name] = METRICS[name](predictions, answers, labels)
+        else:
+            needed, metric = COLUMN_METRICS[name]
+            found[name] = metric(predictions, answers, columns[needed])
     return {**found, "mean": sum(found.values()) / len(found)}
 
 
-def normalised(text: str) -> str:
-    """SQuAD's: lower case, without punctuation and articles, single spaces."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
-
-
-def _pairs(predictions: Sequence[str], answers: Answers) -> list[tuple[str, Sequence[str]]]:
-    return list(zip(predictions, answers, strict=True))
-
-
-def _word_f1(said: str, known: str) -> float:
-    a, b = normalised(said).split(), normalised(known).split()
-    common = sum((Counter(a) & Counter(b)).values())
-    return 2 * common / (len(a) + len(b)) if common else 0.0
+def legal_share(predictions: Sequence[str], labels: Sequence[str]) -> float:
+    """Share of the answers that are, but for spaces at the ends, one of the labels."""
+    known = {label.strip() for label in labels}
+    return sum(said.strip() in known for said in predictions) / len(predictions)
 
 
 def number_of(text: str) -> float:

@@ -193,6 +193,8 @@ UNTOLD = {
     "record_usage", "drop_usage", "drop_usage_of",
     # What processes may spend; usage says what they spent.
     "lease_budgets", "drop_budgets", "drop_budgets_of",
+    # Whose turn it is to collect; a collection is told.
+    "claim_upkeep", "end_upkeep",
 }  # fmt: skip
 
 READS = {

@@ -304,3 +304,45 @@ def test_a_store_moves_into_a_bucket_by_copying(address: BlobAddress, tmp_path: 
         assert store.pairing().one and store.check().clean
         assert file_bytes(store, "acme", file.id) == b"rows"
     assert BUCKET in address.url
+
+
+def test_a_file_that_a_collector_took_is_sent_again_while_others_may_write(
+    address: BlobAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = []
+    send = BucketContents.send
+
+    def then_taken(contents: BucketContents, digest: str, path: Path) -> None:
+        other.check_writable(1)  # fails while somebody has the publish lock
+        send(contents, digest, path)
+        sent.append(digest)
+        if len(sent) == 1:
+            assert other.collect(grace_seconds=0).files == 1
+
+    url = f"sqlite:///{tmp_path}/shared.db"
+    with (
+        closing(PromptStore.open(tmp_path / "one", database_url=url, blobs=address)) as one,
+        closing(PromptStore.open(tmp_path / "two", database_url=url, blobs=address)) as other,
+    ):
+        monkeypatch.setattr(BucketContents, "send", then_taken)
+        file = example_file(one, b"rows")
+        assert len(sent) == 2 and file_bytes(other, "acme", file.id) == b"rows"
+
+
+def test_a_file_that_is_taken_twice_is_sent_under_the_lock(
+    address: BlobAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = []
+    send = BucketContents.send
+
+    def then_taken(contents: BucketContents, digest: str, path: Path) -> None:
+        send(contents, digest, path)
+        sent.append(digest)
+        if len(sent) <= 2:
+            contents.remove(digest)
+
+    with closing(PromptStore.open(tmp_path, blobs=address)) as store:
+        monkeypatch.setattr(BucketContents, "send", then_taken)
+        file = example_file(store, b"rows")
+        assert len(sent) == 3 and file_bytes(store, "acme", file.id) == b"rows"
+        assert store.check().clean

@@ -4,12 +4,14 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import event, text, update
 
 from prompts_store import PromptStore
 from prompts_store.database import EVERY_TENANT, postgresql
@@ -283,3 +285,31 @@ def test_leases_run_out_by_the_stores_clock(tmp_path: Path, url: str) -> None:
         assert store.claim_job("tuning", "two", 10, "base") is None
         clock.advance(10)
         assert store.claim_job("tuning", "two", 10, "base") is not None
+
+
+CANARY = "a text of a client's"
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("INSERT INTO canaries VALUES (:v), (:v)", "23505 canaries canaries_v_key"),
+        ("INSERT INTO canaries VALUES (:v, NULL)", "23502 canaries n"),
+        ("SELECT CAST(:v AS bigint)", "22P02"),
+    ],
+)
+def test_what_postgresql_repeats_of_rows_is_nowhere(
+    store: PromptStore, url: str, caplog: pytest.LogCaptureFixture, statement: str, told: str
+) -> None:
+    """Neither in the log nor in the traceback of a defect; where it went wrong is there."""
+    table = "CREATE TEMP TABLE canaries (v text UNIQUE, n int NOT NULL DEFAULT 1)"
+    with pytest.raises(StoreError) as caught, store._database.write(EVERY_TENANT) as connection:
+        connection.execute(text(table))
+        connection.execute(text(statement), {"v": CANARY})
+    everything = caplog.text + "".join(traceback.format_exception(caught.value))
+    assert told in everything and CANARY not in everything
+
+    with psycopg.connect(url) as plain:  # the control: the driver's own error has it
+        plain.execute(table)
+        with pytest.raises(psycopg.Error, match=CANARY):
+            plain.execute(statement.replace(":v", "%(v)s"), {"v": CANARY})  # type: ignore[arg-type]

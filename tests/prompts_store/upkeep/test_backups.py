@@ -1,5 +1,7 @@
 """Backups, between all kinds of databases and places: what is restored is what was there, to the bit."""
 
+import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -250,3 +252,34 @@ def test_every_table_is_copied(tmp_path: Path, opened: Open) -> None:
     with opened(tmp_path, "sqlite")._database.read(EVERY_TENANT) as connection:
         there = set(inspect(connection).get_table_names()) - {"alembic_version"}
     assert there == {table.name for table in backups.metadata.sorted_tables}
+
+
+@pytest.mark.parametrize("content", [b"", b"no database " * 1000, None], ids=["empty", "other", "torn"])
+def test_a_damaged_earlier_backup_is_told_with_its_place(
+    disk_store: PromptStore, tmp_path: Path, content: bytes | None
+) -> None:
+    target = BlobAddress(f"file://{tmp_path}/backup")
+    disk_store.backup(target)
+    rows = tmp_path / "backup" / ROWS_FILE
+    whole = rows.read_bytes()
+    rows.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(CorruptError, match=f"{tmp_path}/backup/{ROWS_FILE} is damaged .*remove that file"):
+        disk_store.backup(target)
+    rows.unlink()
+    disk_store.backup(target)  # as it says
+
+
+def test_what_is_on_its_way_is_in_the_data_folder_and_does_not_stay(
+    disk_store: PromptStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not where the system has temporary files, which may be small."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    scratch = tmp_path / "data" / backups.SCRATCH
+    old, fresh = scratch / "chorus-backup-old", scratch / "chorus-backup-fresh"
+    for each in (old, fresh):
+        each.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    disk_store.backup(BlobAddress(f"file://{tmp_path}/backup"))
+    assert list(scratch.iterdir()) == [fresh], "what a killed process left goes after a day"
+    with pytest.raises(FileNotFoundError):  # the control
+        PromptStore.in_memory().backup(BlobAddress(f"file://{tmp_path}/other"))

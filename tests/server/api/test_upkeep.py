@@ -25,15 +25,21 @@ HOUR = 3600.0
 
 
 class Ticks:
-    """A clock that the test turns: each sleep is reported and lasts until `next` is called again."""
+    """Sleeps that the test ends: each is reported and lasts until `next` is called again.
 
-    def __init__(self) -> None:
+    Args:
+        clock: goes on by what each sleep asked for.
+    """
+
+    def __init__(self, clock: FakeClock | None = None) -> None:
+        self._clock = clock or FakeClock()
         self._asked: asyncio.Queue[float] = asyncio.Queue()
         self._go: asyncio.Queue[None] = asyncio.Queue()
 
     async def sleep(self, seconds: float) -> None:
         self._asked.put_nowait(seconds)
         await self._go.get()
+        self._clock.advance(seconds)
 
     async def asked(self) -> float:
         """What the next sleep asks for."""
@@ -82,13 +88,12 @@ def test_a_deleted_version_is_collected_after_its_grace_period(
     digest = delete_one(library)
 
     async def scenario() -> None:
-        ticks = Ticks()
+        ticks = Ticks(clock)
         job = asyncio.ensure_future(Upkeep(library, metrics.api, HOUR, 100.0, ticks.sleep).run())
         assert await ticks.asked() == SOON_SECONDS  # a server that restarts often collects, too
         assert await ticks.next() == HOUR
         assert counted(metrics, "chorus_collected_blobs_total") == 0
         library.store.values(digest)
-        clock.advance(101)
         assert await ticks.next() == HOUR
         await settle(job)
 
@@ -121,6 +126,7 @@ def test_it_runs_on_a_thread_of_the_store(
 def test_a_failure_is_logged_counted_and_tried_again_soon(
     library: PromptLibrary,
     metrics: Metrics,
+    clock: FakeClock,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     error: Exception,
@@ -136,7 +142,7 @@ def test_a_failure_is_logged_counted_and_tried_again_soon(
     monkeypatch.setattr(library.store, "collect", collect)
 
     async def scenario() -> None:
-        ticks = Ticks()
+        ticks = Ticks(clock)
         job = asyncio.ensure_future(Upkeep(library, metrics.api, HOUR, 0.0, ticks.sleep).run())
         await ticks.asked()
         assert await ticks.next() == SOON_SECONDS
@@ -165,7 +171,7 @@ def test_a_refusal_waits_for_an_operator(
     caplog.clear()
 
     async def scenario() -> None:
-        ticks = Ticks()
+        ticks = Ticks(clock)
         job = asyncio.ensure_future(Upkeep(library, metrics.api, HOUR, HOUR, ticks.sleep).run())
         assert counted(metrics, "chorus_collections_total", ok="refused") == 0
         assert await ticks.asked() == SOON_SECONDS
@@ -201,7 +207,7 @@ def test_a_short_interval_is_kept(library: PromptLibrary, metrics: Metrics) -> N
 
 
 def test_the_end_waits_for_a_collection_under_way(
-    library: PromptLibrary, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+    library: PromptLibrary, metrics: Metrics, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
 
@@ -214,7 +220,7 @@ def test_the_end_waits_for_a_collection_under_way(
     monkeypatch.setattr(library.store, "collect", collect)
 
     async def scenario() -> None:
-        ticks = Ticks()
+        ticks = Ticks(clock)
         job = asyncio.ensure_future(Upkeep(library, metrics.api, HOUR, 0.0, ticks.sleep).run())
         await ticks.asked()
         ticks._go.put_nowait(None)
@@ -226,3 +232,79 @@ def test_the_end_waits_for_a_collection_under_way(
     may_end.set()
     library.close()  # this does, before the store is closed
     assert ended.is_set()
+
+
+@pytest.fixture
+def shared(tmp_path: Path, clock: FakeClock) -> Iterator[list[PromptLibrary]]:
+    """Two servers' libraries of one store."""
+    libraries = [
+        PromptLibrary(
+            PromptStore.open(tmp_path, clock=clock), Offload(1, 8, "store"), Offload(1, 8, "changes")
+        )
+        for _ in range(2)
+    ]
+    yield libraries
+    for library in libraries:
+        library.close()
+
+
+def test_of_two_servers_one_collects_and_whoever_asks_first_is_next(
+    shared: list[PromptLibrary], metrics: Metrics, clock: FakeClock
+) -> None:
+    async def scenario() -> None:
+        one, two = Ticks(clock), Ticks()
+        jobs = [
+            asyncio.ensure_future(Upkeep(library, metrics.api, HOUR, 0.0, ticks.sleep).run())
+            for library, ticks in zip(shared, (one, two), strict=True)
+        ]
+        assert await one.asked() == await two.asked() == SOON_SECONDS
+        assert await one.next() == HOUR
+        assert await two.next() == HOUR  # until it is due again
+        assert counted(metrics, "chorus_collections_total", ok="true") == 1
+        clock.advance(HOUR)
+        assert await two.next() == HOUR
+        assert counted(metrics, "chorus_collections_total", ok="true") == 2
+        await settle(*jobs)
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_died_at_work_holds_nobody_up_for_longer_than_an_interval(
+    shared: list[PromptLibrary], metrics: Metrics, clock: FakeClock
+) -> None:
+    assert shared[0].store.claim_upkeep(HOUR) == 0  # and nothing more is heard of it
+
+    async def scenario() -> None:
+        ticks = Ticks(clock)
+        job = asyncio.ensure_future(Upkeep(shared[1], metrics.api, HOUR, 0.0, ticks.sleep).run())
+        assert await ticks.asked() == SOON_SECONDS
+        assert await ticks.next() == HOUR - SOON_SECONDS
+        assert await ticks.next() == HOUR
+        assert counted(metrics, "chorus_collections_total", ok="true") == 1
+        await settle(job)
+
+    asyncio.run(scenario())
+
+
+def test_while_the_database_is_away_it_is_asked_again_soon(
+    library: PromptLibrary,
+    metrics: Metrics,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def away(seconds: float) -> float:
+        raise StoreError("the database is away")
+
+    async def scenario() -> None:
+        ticks = Ticks(clock)
+        job = asyncio.ensure_future(Upkeep(library, metrics.api, HOUR, 0.0, ticks.sleep).run())
+        await ticks.asked()
+        with monkeypatch.context() as patch:
+            patch.setattr(library.store, "claim_upkeep", away)
+            assert await ticks.next() == SOON_SECONDS
+        assert await ticks.next() == HOUR
+        await settle(job)
+
+    asyncio.run(scenario())
+    assert "the database is away" in caplog.text

@@ -110,7 +110,10 @@ async def _response(endpoint: Endpoint, call: PatientCall, line: BatchLine) -> R
                 raise
             return endpoint.error_answer(error, line.request_id)
         except Exception as error:
-            logger.error("the line %s failed because of a defect", line.request_id, exc_info=error)
+            extra = {"request_id": line.request_id}
+            logger.error(
+                "the line %s failed because of a defect", line.request_id, exc_info=error, extra=extra
+            )
             defect = InternalError("The server failed at this line: look up its id in the log.")
             return endpoint.error_answer(defect, line.request_id)
 

@@ -167,6 +167,15 @@ class BatchFile:
         return faults
 
 
+def check_alone(body: Any) -> None:
+    """Refuse what means nothing in a file."""
+    if getattr(body, "stream", None):
+        raise InvalidInputError("The answers of a batch are a file: leave stream out.", field="stream")
+    if getattr(body, "deadline_seconds", None) is not None:
+        message = "Lines of a batch have no deadline: leave it out."
+        raise InvalidInputError(message, field="deadline_seconds")
+
+
 def _fault(
     line: int, message: str, param: str | None = None, code: str = InvalidInputError.default_code
 ) -> dict[str, Any]:

@@ -10,11 +10,13 @@ from itertools import islice
 from typing import Any
 
 from chorus_server.api.batch.answering import AnsweredLine, BatchLine, answer_lines
-from chorus_server.api.batch.lines import BatchFile, Endpoint
+from chorus_server.api.batch.lines import BatchFile, Endpoint, check_alone
 from chorus_server.api.jobs.attempt import AskBlock, EngineAttempt
 from chorus_server.errors import ChorusError, InvalidInputError
+from chorus_server.jobs.leased import JobCancelledError
 from chorus_server.jobs.line_log import LineLog
 from chorus_server.tuning.document.batch import BatchDocument, BatchEndpoint
+from prompts_store.errors import LimitError
 
 LINES_AT_ONCE = 16
 """Lines that are submitted at the same instant."""
@@ -46,13 +48,12 @@ def _answered(file: BatchFile, attempt: EngineAttempt) -> Mapping[str, Any]:
         work = _Work(attempt, log, rows)
         work.tell(save=True)
         blocks = _blocks(file, attempt.job.id, log.counts.lines)
-        for answered in attempt.ask_side_by_side(blocks):
-            work.keep(answered)
-        attempt.progress["phase"] = "writing"
-        work.tell(save=True)
-        result = _result(attempt, log)
-    attempt.held.tell([("answered", result)])
-    return result
+        try:
+            for answered in attempt.ask_side_by_side(blocks):
+                work.keep(answered)
+        except JobCancelledError:
+            raise JobCancelledError(_files_of_some(work)) from None
+        return _files(work)
 
 
 def stored_batch(spec: Mapping[str, Any]) -> BatchDocument:
@@ -128,32 +129,42 @@ def _line(file: BatchFile, request_id: str, line: bytes) -> BatchLine:
         return BatchLine(custom_id, request_id, body)
     try:
         found = file.endpoint.body.validated(body)
-        _check_alone(found)
+        check_alone(found)
     except InvalidInputError as error:
         return BatchLine(custom_id, request_id, error)
     return BatchLine(custom_id, request_id, found)
 
 
-def _check_alone(body: Any) -> None:
-    """Refuse what means nothing in a file."""
-    if getattr(body, "stream", None):
-        raise InvalidInputError("The answers of a batch are a file: leave stream out.", field="stream")
-    if getattr(body, "deadline_seconds", None) is not None:
-        message = "Lines of a batch have no deadline: leave it out."
-        raise InvalidInputError(message, field="deadline_seconds")
+def _files_of_some(work: _Work) -> dict[str, Any] | None:
+    """As `_files`, of a batch that was cancelled; None if the tenant may keep no more files."""
+    try:
+        return _files(work, f"-first-{work.log.counts.lines}")
+    except LimitError as error:
+        work.attempt.warn([f"The answers so far could not be stored: {error.message}"])
+        return None
 
 
-def _result(attempt: EngineAttempt, log: LineLog) -> dict[str, Any]:
-    counts, name = log.counts, attempt.job.id
+def _files(work: _Work, part: str = "") -> dict[str, Any]:
+    """The result, once the files of what is answered are stored.
+
+    Args:
+        part: what of the batch they are, in their names: a batch that goes on makes others.
+    """
+    attempt, log = work.attempt, work.log
+    counts, name = log.counts, attempt.job.id + part
 
     def saved(kind: str, answered: bool, lines: int) -> str | None:
         texts = log.texts(answered)
         return attempt.save_file(f"{name}-{kind}.jsonl", texts, "batch_output") if lines else None
 
-    return {
+    attempt.progress["phase"] = "writing"
+    work.tell(save=True)
+    result = {
         "rows": counts.lines,
         "failed": counts.failed,
         "output_file": saved("output", True, counts.lines - counts.failed),
         "error_file": saved("errors", False, counts.failed),
         "usage": {"input_tokens": counts.input_tokens, "output_tokens": counts.output_tokens},
     }
+    attempt.held.tell([("answered", result)])
+    return result

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from chorus_server.tuning.metrics import Answers, measure
+from chorus_server.tuning.metrics import legal_share, measure
+from chorus_server.tuning.text_metrics import Answers
 
 MOST_CONFUSED = 128
 """Labels of the largest confusion matrix that is kept with a job."""
@@ -20,6 +21,7 @@ def measured(
     confidences: Sequence[float],
     answers: Answers,
     labels: Sequence[str],
+    columns: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
     """All that is measured of one subject.
 
@@ -28,23 +30,18 @@ def measured(
         predictions, confidences: one a row.
         answers: accepted answers of each row, the target first.
         labels: empty for free text.
+        columns: each row's value, by what it is; see `measure`.
     """
     right = [
         said.strip() in {each.strip() for each in known}
         for said, known in zip(predictions, answers, strict=True)
     ]
     return {
-        "metrics": measure(metrics, predictions, answers, labels),
+        "metrics": measure(metrics, predictions, answers, labels, columns),
         "legal": legal_share(predictions, labels) if labels else None,
         "confusion": confusion(predictions, answers, labels) if 0 < len(labels) <= MOST_CONFUSED else None,
         "reliability": reliability(confidences, right),
     }
-
-
-def legal_share(predictions: Sequence[str], labels: Sequence[str]) -> float:
-    """Share of the answers that are, but for spaces at the ends, one of the labels."""
-    known = {label.strip() for label in labels}
-    return sum(said.strip() in known for said in predictions) / len(predictions)
 
 
 def confusion(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from chorus_server.api.jobs.attempt import EngineAttempt
 from chorus_server.errors import InvalidInputError
-from chorus_server.tuning.data.columns import answers_of, template_values, text_row
+from chorus_server.tuning.data.columns import answers_of, metric_values, template_values, text_row
 from chorus_server.tuning.data.examples import TextRow
 from chorus_server.tuning.data.readers import ReadOptions, read_rows
 from chorus_server.tuning.data.splits import check_rows
@@ -28,11 +28,13 @@ class EvaluationRow:
         row: its number in the file, from 1, without a header.
         answers: accepted answers; the first is the target.
         values: the fields of each subject's template.
+        columns: what metrics need of it, by what it is; None for nothing.
     """
 
     row: int
     answers: tuple[str, ...]
     values: tuple[Mapping[str, str], ...]
+    columns: Mapping[str, str] | None = None
 
 
 def evaluation_rows(
@@ -53,7 +55,8 @@ def evaluation_rows(
     for row, record in _records(attempt, document, document.file, "file"):
         answers = answers_of(prompts[0], row, record, field="file")
         values = tuple(template_values(prompt, row, record, field="file") for prompt in prompts)
-        rows.append(EvaluationRow(row, answers, values))
+        columns = metric_values(prompts[0], row, record, field="file")
+        rows.append(EvaluationRow(row, answers, values, columns))
         texts.append(TextRow(row, parse_template(templates[0]).render(values[0]), answers))
     try:
         warnings = check_rows("test", texts, document.labels)
@@ -137,7 +140,7 @@ def _prompt(document: EvaluationDocument, template: str) -> PromptDocument:
     known = set(parse_template(template).fields)
     prompt = PromptDocument(template=template, target=document.target, target_texts=document.target_texts)
     columns = {name: column for name, column in document.columns.items() if name in known}
-    return prompt.model_copy(update={"columns": columns})
+    return prompt.model_copy(update={"columns": columns, "metric_columns": document.metric_columns})
 
 
 def with_text(row: EvaluationRow, place: int, template: str, before: str) -> bytes:

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chorus_server.api.evaluation.asking import ROWS_AT_ONCE, Asking, Said
-from chorus_server.api.evaluation.comparing import PairedRows, compared
+from chorus_server.api.evaluation.comparing import compared
 from chorus_server.api.evaluation.measures import measured
+from chorus_server.api.evaluation.paired import PairedRows
 from chorus_server.api.evaluation.questions import entry_of, labels_of
 from chorus_server.api.evaluation.rows import EvaluationRow, evaluation_rows, few_shot_text
 from chorus_server.api.inference.calls import Call
 from chorus_server.api.jobs.attempt import EngineAttempt
+from chorus_server.tuning.column_metrics import columns_of
 from chorus_server.tuning.document.evaluation import EvaluationDocument, EvaluationSubject
 
 
@@ -89,7 +91,7 @@ def _result(
     rows: Sequence[EvaluationRow],
     lines: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    answers = [row.answers for row in rows]
+    answers, columns = [row.answers for row in rows], columns_of(rows)
     predictions = [
         [line["subjects"][place]["said"] for line in lines] for place in range(len(document.subjects))
     ]
@@ -98,11 +100,11 @@ def _result(
         attempt.held.check()
         confidences = [line["subjects"][place]["confidence"] for line in lines]
         said = predictions[place]
-        found = measured(document.metrics, said, confidences, answers, document.labels)
+        found = measured(document.metrics, said, confidences, answers, document.labels, columns)
         cut = sum("truncated" in line["subjects"][place] for line in lines)
         subjects.append({**_named(subject), "answer_by": document.answer_by, "truncated": cut, **found})
         if place:
-            paired = PairedRows(document.metrics, (predictions[0], said), answers, document.labels)
+            paired = PairedRows(document.metrics, (predictions[0], said), answers, document.labels, columns)
             comparison = compared(paired, document.seed, interrupt=attempt.held.check)
             comparisons.append({"first": 0, "second": place, **comparison})
     return {"rows": len(rows), "subjects": subjects, "comparisons": comparisons}

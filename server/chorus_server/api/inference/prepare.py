@@ -15,6 +15,7 @@ from chorus_server.errors import InputTooLongError, InvalidInputError
 from chorus_server.model.utf8 import characters
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.tuning.data.cutting import Truncation
+from chorus_server.tuning.data.normalizers import normalized
 from chorus_server.tuning.document.recipe import SENTINEL_SETTING, SPECIAL_TOKENS_SETTING
 from prompts_store.errors import StoreError
 from prompts_store.records import PromptVersion
@@ -49,7 +50,7 @@ def prepare_item(
     special = item.special_tokens
     if special is None:
         special = settings.get(SPECIAL_TOKENS_SETTING) is True
-    text = _render(version, item.value, item.input_field)
+    text, value = _render(version, item.value, item.input_field)
     rows = version.manifest.length if version is not None else 0
     room = max_tokens - rows - 1
     if room < 0:
@@ -76,7 +77,7 @@ def prepare_item(
         )
     truncation = Truncation.of(settings) if truncated else None
     if truncation is not None and version is not None:
-        ids = _cut(item, version, truncation, vocabulary, text, room, special)
+        ids = _cut(item, version, truncation, vocabulary, text, value, room, special)
     body = (*ids[:room], vocabulary.eos_id)
     prompt = (PromptHandle(version.manifest.digest, rows),) if version is not None else ()
     return replace(item, version=version, input=(*prompt, body), truncated=truncated, special_tokens=special)
@@ -88,12 +89,13 @@ def _cut(
     truncation: Truncation,
     vocabulary: Vocabulary,
     text: bytes,
+    value: Value,
     room: int,
     special: bool,
 ) -> list[int]:
     """Ids of a text that is too long, cut as its version says."""
     template = parse_template(version.manifest.template)
-    fields = {template.fields[0]: item.value} if isinstance(item.value, bytes) else item.value
+    fields = {template.fields[0]: value} if isinstance(value, bytes) else value
     try:
         ids = truncation.ids(vocabulary, template, text, fields, room, allow_sentinels=special)
     except InputTooLongError as error:
@@ -107,21 +109,32 @@ def _cut(
     return ids
 
 
-def _render(version: PromptVersion | None, value: Value, field: str) -> bytes:
+def _render(version: PromptVersion | None, value: Value, field: str) -> tuple[bytes, Value]:
+    """The text, and what the template was filled with."""
     if text_bytes(value) > MAX_INPUT_CHARACTERS and (size := _characters(value)) > MAX_INPUT_CHARACTERS:
         raise InputTooLongError(
             f"The input has {size} characters, the limit is {MAX_INPUT_CHARACTERS}: shorten it.", field=field
         )
     if version is not None:
         try:
-            return render_input(version.manifest.template, value, field=field)
+            value = _normalized(version, value)
+            return render_input(version.manifest.template, value, field=field), value
         except StoreError as error:
             raise StoreAnswerError(error) from None
     if not isinstance(value, bytes):
         raise InvalidInputError(
             "The base model has no template: send the input as a text.", field=field, code="invalid_field"
         )
-    return value
+    return value, value
+
+
+def _normalized(version: PromptVersion, value: Value) -> Value:
+    """The value as its version's normaliser wants it."""
+    template, settings = parse_template(version.manifest.template), version.manifest.settings
+    if not isinstance(value, bytes):
+        return normalized(settings, template, value)
+    name = template.fields[0]
+    return normalized(settings, template, {name: value})[name]
 
 
 def text_bytes(value: Value) -> int:

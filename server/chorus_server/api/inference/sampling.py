@@ -17,7 +17,9 @@ from chorus_server.engine.requests import GenerateRequest
 from chorus_server.engine.sampling import Sampling, UnfitSettingsError, check_together, over_defaults
 from chorus_server.errors import InvalidInputError
 from chorus_server.tuning.data.cutting import check_truncation
+from chorus_server.tuning.data.normalizers import check_normalizer
 from chorus_server.tuning.document.recipe import (
+    NORMALIZER_SETTING,
     SENTINEL_SETTING,
     SPECIAL_TOKENS_SETTING,
     TRUNCATION_SETTING,
@@ -36,6 +38,8 @@ def check_default_settings(settings: Mapping[str, Any], field: str = "settings")
         )
     if TRUNCATION_SETTING in own:
         check_truncation(own.pop(TRUNCATION_SETTING), f"{field}.{TRUNCATION_SETTING}")
+    if NORMALIZER_SETTING in own:
+        check_normalizer(own.pop(NORMALIZER_SETTING), f"{field}.{NORMALIZER_SETTING}")
     try:
         parsed = GenerationSettings.model_validate(own)
     except ValidationError as error:

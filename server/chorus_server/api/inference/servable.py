@@ -10,7 +10,9 @@ from chorus_server.api.services import Services
 from chorus_server.engine.limits import target_too_long
 from chorus_server.engine.sampling import SETTINGS, UnfitSettingsError
 from chorus_server.tuning.data.cutting import Truncation, misplaced
+from chorus_server.tuning.data.normalizers import unsuited
 from chorus_server.tuning.document.recipe import (
+    NORMALIZER_SETTING,
     SENTINEL_SETTING,
     SPECIAL_TOKENS_SETTING,
     TRUNCATION_SETTING,
@@ -54,6 +56,9 @@ def faults(
     truncation = Truncation.of(settings)
     if truncation is not None and (problem := misplaced(template, truncation)) is not None:
         found.append(Fault(f"settings.{TRUNCATION_SETTING}.field", problem))
+    normalizer = settings.get(NORMALIZER_SETTING)
+    if normalizer is not None and (problem := unsuited(template, normalizer)) is not None:
+        found.append(Fault(f"settings.{NORMALIZER_SETTING}", problem))
     last = max(map(int, settings.get("logit_bias") or {}), default=0)
     if last >= services.vocabulary().size:
         problem = (

@@ -197,7 +197,7 @@ class EngineAttempt:
             for content in contents:
                 for start in range(0, len(content), _PIECE_BYTES):
                     writer.write(content[start : start + _PIECE_BYTES])
-            self.held.check()
+            self.save_progress()  # asks again: writing may have taken long
             return writer.commit().id
 
     def _begun(self, block: AskBlock[T]) -> Future[T]:

@@ -17,9 +17,10 @@ import dataclasses
 import hashlib
 import os
 import platform
+import secrets
 import sys
-import tempfile
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
@@ -41,6 +42,10 @@ from chorus_server.model.matrix_types import processor_flags
 
 _MAGIC = b"chorus program 1\n"
 _SUFFIX = ".program"
+_WRITING = "writing-"
+_WRITING_SECONDS = 3600
+"""What is so old and not yet in its place never will be: its writer is gone."""
+
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 _VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 _PLACES_ONLY = ("jax_compilation_cache_dir", "jax_platforms")
@@ -65,7 +70,7 @@ class KeptPrograms:
         self._around = f"{code or code_digest()}\n{_surroundings()}"
         self._lock = threading.Lock()
         self._found = 0
-        self._told = False
+        self._told = self._swept = False
 
     @property
     def found(self) -> int:
@@ -103,6 +108,7 @@ class KeptPrograms:
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._sweep()
             _write(path, _MAGIC + hashlib.sha256(payload).digest() + payload)
         except OSError as error:  # it costs the next start some time
             with self._lock:
@@ -112,6 +118,18 @@ class KeptPrograms:
                     f"compiled programs cannot be kept in {self.folder} ({error.strerror or error}): the "
                     "next start compiles them again; check the folder's disk and whose it is"
                 )
+
+    def _sweep(self) -> None:
+        """Remove, once, what processes left that were killed while they wrote."""
+        with self._lock:
+            swept, self._swept = self._swept, True
+        if swept:
+            return
+        until = time.time() - _WRITING_SECONDS
+        for left in self.folder.glob(f"{_WRITING}*"):
+            with contextlib.suppress(OSError):  # another process sweeps, too
+                if left.stat().st_mtime < until:
+                    left.unlink()
 
     @contextlib.contextmanager
     def alone(self, program: Program, seconds: float) -> Iterator[None]:
@@ -206,12 +224,16 @@ def _restored(content: bytes, program: Program) -> Any:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """A reader sees the whole file or none. It is not synced: the checksum finds what a power cut tears."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix="writing-")
+    """A reader sees the whole file or none. It is not synced: the checksum finds what a power cut tears.
+
+    The umask says who may read it, as with JAX's entries beside it: who fills the folder of an image is not
+    who serves from it.
+    """
+    temporary = path.with_name(f"{_WRITING}{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

@@ -1,4 +1,7 @@
-"""Makes a task's text and answers from the columns of a file."""
+"""Makes a task's text and answers from the columns of a file.
+
+A column `answers.text` is the one named `text` within the column `answers`.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +10,58 @@ from collections.abc import Mapping
 from typing import Any
 
 from chorus_server.errors import InvalidInputError
+from chorus_server.tuning.column_metrics import LABEL, TRUTH
 from chorus_server.tuning.data.conversations import HISTORY, SYSTEM, is_conversation
 from chorus_server.tuning.data.cutting import Truncation
 from chorus_server.tuning.data.examples import TextRow
+from chorus_server.tuning.data.normalizers import normalized
 from chorus_server.tuning.document.prompt import PromptDocument
 from prompts_store.errors import InvalidError
 from prompts_store.tasks.template import parse_template
 from prompts_store.text import is_unicode, shown
 
+_ABSENT = object()
 
-def text_row(prompt: PromptDocument, row: int, record: Mapping[str, Any], *, field: str) -> TextRow:
+
+def text_row(
+    prompt: PromptDocument, row: int, record: Mapping[str, Any], *, field: str, measured: bool = False
+) -> TextRow:
     """One row of a file: its text, from the prompt's template, and its answers, from the target column.
+
+    Args:
+        measured: whether answers to it are measured, so that it needs the columns of metrics.
 
     Raises:
         InvalidInputError: a column is missing, a value is empty or nested, or `target_texts` lacks an answer.
             The message names the row.
     """
-    template, values = parse_template(prompt.template), template_values(prompt, row, record, field=field)
+    template = parse_template(prompt.template)
+    values = normalized(prompt.settings, template, template_values(prompt, row, record, field=field))
     try:
-        text = parse_template(prompt.template).render(values)
+        text = template.render(values)
     except InvalidError as error:
         raise _refused(f"row {row}: {error.message}", field) from error
     truncation = Truncation.of(prompt.settings)
     cut = None if truncation is None else (truncation, template, values)
-    return TextRow(row, text, answers_of(prompt, row, record, field=field), cut)
+    columns = metric_values(prompt, row, record, field=field) if measured else None
+    return TextRow(row, text, answers_of(prompt, row, record, field=field), cut, columns)
+
+
+def metric_values(
+    prompt: PromptDocument, row: int, record: Mapping[str, Any], *, field: str
+) -> dict[str, str] | None:
+    """What metrics need of one row beside its answers, by what it is; None for nothing.
+
+    Raises:
+        InvalidInputError: a column is missing, a value is empty or nested, or one of `label` is no truth
+            value. The message names the row.
+    """
+    columns = prompt.metric_columns
+    found = {name: _text(record, column, f"row {row}", field) for name, column in columns.items()}
+    if found.get(LABEL, "true").lower() not in TRUTH:
+        message = f"row {row}: the column {shown(columns[LABEL])} has {shown(found[LABEL])}"
+        raise _refused(f"{message}; expected true or false, or 1 or 0", field)
+    return found or None
 
 
 def template_values(
@@ -72,12 +103,24 @@ def _text(record: Mapping[str, Any], column: str, place: str, field: str) -> str
 
 
 def _value(record: Mapping[str, Any], column: str, place: str, field: str) -> Any:
-    if column not in record:
+    value = record[column] if column in record else _nested(record, column)
+    if value is _ABSENT:
         known = ", ".join(shown(name) for name in list(record)[:10])
         raise _refused(f"{place}: there is no column {shown(column)}; the row has {known or 'none'}", field)
-    if record[column] is None:
+    if value is None:
         raise _refused(f"{place}: the column {shown(column)} is empty", field)
-    return record[column]
+    return value
+
+
+def _nested(value: Any, path: str) -> Any:
+    """What a path such as `answers.text` names in nested columns; in a list, that of each element."""
+    name, dot, rest = path.partition(".")
+    if isinstance(value, list):
+        found = [_nested(each, path) for each in value]
+        return _ABSENT if any(each is _ABSENT for each in found) else found
+    if not isinstance(value, Mapping) or name not in value:
+        return _ABSENT
+    return _nested(value[name], rest) if dot else value[name]
 
 
 def _plain(value: Any, column: str, place: str, field: str) -> str:

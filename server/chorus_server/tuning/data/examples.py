@@ -25,12 +25,14 @@ class TextRow:
         answers: accepted answers; the first is the target.
         cut: how the prompt's settings cut a text that is too long, and the template's fields; None cuts its
             end.
+        columns: what metrics need of it, by what it is; see `column_metrics.py`. None for nothing.
     """
 
     row: int
     text: str
     answers: tuple[str, ...]
     cut: tuple[Truncation, Template, Mapping[str, str]] | None = None
+    columns: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +43,14 @@ class Example:
         row: as in `TextRow`.
         input_ids: the text and `</s>`, without a prompt.
         target_ids: the target and `</s>`, after a sentinel if the recipe asks for one.
-        answers: as in `TextRow`.
+        answers, columns: as in `TextRow`.
     """
 
     row: int
     input_ids: tuple[int, ...]
     target_ids: tuple[int, ...]
     answers: tuple[str, ...]
+    columns: Mapping[str, str] | None = None
 
 
 _ROWS_A_LOOK = 1_000
@@ -93,7 +96,8 @@ def make_examples(
         if "<" in row.text and _named(row.text, recipe):
             named_in_text.append(row.row)
         target, answers = targets.ids(row), ones.setdefault(row.answers, row.answers)
-        examples.append(Example(row.row, (*ids[:room], vocabulary.eos_id), target, answers))
+        inputs = (*ids[:room], vocabulary.eos_id)
+        examples.append(Example(row.row, inputs, target, answers, row.columns))
     warnings = [*_cut_warning(cut, room), *targets.warnings()]
     if named_in_text:
         warnings.append(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chorus_server.errors import InvalidInputError
+from chorus_server.tuning.column_metrics import GROUP
 from chorus_server.tuning.data.columns import text_row
 from chorus_server.tuning.data.conversations import HISTORY, SYSTEM, is_conversation
 from chorus_server.tuning.data.examples import TextRow, row_numbers
@@ -59,11 +60,13 @@ def load_split(
     field = f"data.{name}"
     rows: list[TextRow] = []
     odd: list[str] = []
+    cut = prompt.data.cuts_validation and prompt.data.validation_rows != 0
+    measured = name != "train" or cut
     unread = dict.fromkeys({SYSTEM, HISTORY} - _columns_of(prompt), 0)
     for row, record in read_rows(path, options, field=field, warn=odd.append):
         if len(rows) % _ROWS_A_LOOK == 0:
             interrupt()
-        rows.append(text_row(prompt, row, record, field=field))
+        rows.append(text_row(prompt, row, record, field=field, measured=measured))
         for column in unread:
             unread[column] += bool(is_conversation(record) and record[column])
     odd += [
@@ -104,7 +107,7 @@ def cut_from_train(train: Split, rows: int, seed: int) -> tuple[Split, Split]:
     """Move at least `rows` rows from the train split to a validation split: `(train, validation)`.
 
     The seed and each row's content decide which rows, so rows of the same content stay together, and no copy
-    of a validation row is trained on.
+    of a validation row is trained on. Rows of one group (see `column_metrics.py`) stay together too.
 
     Raises:
         InvalidInputError: `empty_split`: one of the two would be empty.
@@ -141,6 +144,8 @@ def _columns_of(prompt: PromptDocument) -> set[str]:
 
 
 def _content_key(row: TextRow, seed: int) -> bytes:
+    if row.columns is not None and GROUP in row.columns:
+        return hashlib.sha256(canonical_json([seed, row.columns[GROUP]])).digest()
     return hashlib.sha256(canonical_json([seed, row.text, list(row.answers)])).digest()
 
 

@@ -120,6 +120,11 @@ class DataDocument(DocumentModel):
         named = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: source for name, source in named.items() if source is not None}
 
+    @property
+    def cuts_validation(self) -> bool:
+        """Whether the validation split is cut from train."""
+        return self.validation is None and self.validation_from == "train"
+
     def check(self, path: str) -> None:
         """Refuse splits that do not go together. Raises InvalidInputError below `path`."""
         if self.train is None:
@@ -130,8 +135,7 @@ class DataDocument(DocumentModel):
             refuse("is 'test', but there is no test split", f"{path}.validation_from")
         if self.validation_from == "test" and self.validation is not None:
             refuse("is 'test', but there is a validation split; give one of them", f"{path}.validation_from")
-        cut = self.validation is None and self.validation_from == "train"
-        if self.validation_rows is not None and not cut:
+        if self.validation_rows is not None and not self.cuts_validation:
             refuse(
                 "is for a validation split that is cut from train; leave it out", f"{path}.validation_rows"
             )

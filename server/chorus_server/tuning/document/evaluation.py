@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_serializer
 
 from chorus_server.errors import InvalidInputError
+from chorus_server.tuning.column_metrics import check_columns
 from chorus_server.tuning.document.data import Format
 from chorus_server.tuning.document.fields import (
     MAX_ITEMS,
@@ -138,6 +139,11 @@ class EvaluationDocument(DocumentModel):
         description="Any metrics of tuning. When left out: `accuracy`, `f1_macro` and `matthews` with "
         "labels, `exact_match`, `squad_em` and `squad_f1` without.",
     )
+    metric_columns: TextMap = Field(
+        default_factory=dict,
+        exclude_if=lambda columns: not columns,
+        description="Columns that metrics need beside the answer, as in a job document: `group`, `label`.",
+    )
     answer_by: EvaluatedBy | None = Field(
         None,
         description="`ranked`: the most probable label; `calibrated`: the same by calibrated probabilities; "
@@ -199,7 +205,8 @@ class EvaluationDocument(DocumentModel):
             if labels and text not in labels:
                 refuse("is none of the labels", f"target_texts.{key}", code="unknown_label")
         metrics = self.metrics or (_OF_LABELS if labels else _OF_TEXTS)
-        check_metrics(metrics, labels)
+        check_columns(self.metric_columns, "metric_columns")
+        check_metrics(metrics, labels, self.metric_columns)
         answer_by: EvaluatedBy = self.answer_by or ("ranked" if labels else "greedy")
         if self.max_new_tokens is not None and answer_by != "greedy":
             refuse(f"is for greedy answers: {answer_by} ones generate no text", "max_new_tokens")

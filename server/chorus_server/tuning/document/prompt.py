@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from chorus_server.errors import InvalidInputError
+from chorus_server.tuning.column_metrics import check_columns
 from chorus_server.tuning.document.data import DataDocument
 from chorus_server.tuning.document.fields import (
     AnswerBy,
@@ -82,6 +83,12 @@ class PromptDocument(DocumentModel):
         description="Metrics whose mean chooses the checkpoint. When left out: `accuracy` with labels, "
         "`exact_match` without.",
     )
+    metric_columns: TextMap = Field(
+        default_factory=dict,
+        exclude_if=lambda columns: not columns,
+        description="Columns that metrics need beside the answer: `group`, the question or query of a row; "
+        "`label`, whether its referent is the right one. Only validation and test rows need them.",
+    )
     answer_by: AnswerBy = Field(
         "ranked",
         description="How labels are answered on validation and test: `ranked`, the most probable one; "
@@ -125,9 +132,10 @@ class PromptDocument(DocumentModel):
         self._check_texts(at)
         # Of labels from data the metrics are known once it was read, see `with_labels`.
         metrics = self.metrics if self.labels_from_data else self.metrics or _metrics_of(self.labels)
+        check_columns(self.metric_columns, at("metric_columns"))
         with _naming(at("metrics")):
             if metrics or not self.labels_from_data:
-                check_metrics(metrics, self.labels)
+                check_metrics(metrics, self.labels, self.metric_columns)
         if self.initial_prompt is not None:
             with _naming(at("initial_prompt")):
                 parse_reference(self.initial_prompt, tenant="default", field="initial_prompt")

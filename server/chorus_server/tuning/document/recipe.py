@@ -25,6 +25,9 @@ SPECIAL_TOKENS_SETTING = "special_tokens"
 TRUNCATION_SETTING = "truncation"
 """In a version's settings: which field of a text that is too long is cut, and on which side."""
 
+NORMALIZER_SETTING = "normalizer"
+"""In a version's settings: how the fields of its template are rewritten before the text is made."""
+
 SHARED = (
     "steps",
     "batch_size",

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from chorus_server.tuning.column_metrics import columns_of
 from chorus_server.tuning.data.examples import Example
-from chorus_server.tuning.metrics import measure
+from chorus_server.tuning.metrics import legal_share, measure
 from chorus_server.tuning.training.packing import PlacedExample, pack_training_inputs, pack_training_targets
 from chorus_server.tuning.training.programs import TuningPrograms
 from chorus_server.tuning.training.run import PromptTask, TrainingRun
@@ -160,4 +161,8 @@ class Evaluator:
 
 
 def _measured(task: PromptTask, split: Sequence[Example], said: Sequence[str]) -> dict[str, float]:
-    return measure(task.metrics, said, [example.answers for example in split], task.labels)
+    answers, columns = [example.answers for example in split], columns_of(split)
+    found = measure(task.metrics, said, answers, task.labels, columns)
+    if task.labels and not task.ranks:
+        found["legal"] = legal_share(said, task.labels)
+    return found

@@ -143,5 +143,6 @@ def _facts(task: PromptTask, known: dict[int, str]) -> dict[str, object]:
 def _split_digest(split: Sequence[Example]) -> str:
     digest = hashlib.sha256()
     for example in split:
-        digest.update(canonical_json([example.input_ids, example.target_ids, example.answers]))
+        columns = [example.columns] if example.columns else []  # as earlier checkpoints lack them
+        digest.update(canonical_json([example.input_ids, example.target_ids, example.answers, *columns]))
     return digest.hexdigest()

@@ -304,12 +304,14 @@ def test_a_cancelled_batch_goes_on_after_its_last_answered_line(
         gate.open.set()
         stopped = api.store.get_job("default", job)
         assert stopped.status == "cancelled" and 0 < stopped.progress["rows"] < 2_000
+        some = answers(api, stopped.result["output_file"])
+        assert [each["custom_id"] for each in some] == [f"{n}" for n in range(stopped.result["rows"])]
         assert api.engine.wait_idle(300)
         parts = (tmp_path / "jobs" / "default" / job).glob("lines-*")
         kept = sum(path.read_bytes().count(b"\n") for path in parts)
         asked = counted(api, "chorus_requests_total", kind="score", outcome="ok")
         resumed = api.post(f"/v1/batches/{job}/resume", None)
-        assert resumed.status_code == 200, resumed.text
+        assert resumed.status_code == 200 and resumed.json()["result"] == {}, resumed.text
         eventually(lambda: api.store.get_job("default", job).finished_at is not None)
         over = api.store.get_job("default", job)
         assert over.status == "succeeded", over.error

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from chorus_server.api.evaluation.comparing import PairedRows, compared, mcnemar
-from chorus_server.tuning.metrics import METRICS, measure
+from chorus_server.api.evaluation.comparing import compared, mcnemar
+from chorus_server.api.evaluation.paired import PairedRows
+from chorus_server.tuning.metrics import NAMES, measure
 
 ROWS = 300
 LABELS = ["no", "yes"]
@@ -23,10 +24,11 @@ SETS: dict[str, tuple[Sequence[str], Sequence[str], Sequence[str]]] = {
     "texts": (
         (),
         ["the cat", "a dog", "cat", "two dogs"],
-        ["exact_match", "squad_em", "squad_f1", "matthews"],
+        ["exact_match", "squad_em", "squad_f1", "matthews", "rouge_l"],
     ),
-    "numbers": ((), ["1", "2.5", "4", "none"], ["pearson"]),
+    "numbers": ((), ["1", "2.5", "4", "none"], ["pearson", "spearman"]),
 }
+GROUPED = ["multirc_em", "record_em", "record_f1", "wsc_referent", "f1_binary", "squad_f1"]
 
 
 def made(name: str) -> tuple[PairedRows, list[tuple[str, ...]], tuple[list[str], list[str]]]:
@@ -118,4 +120,32 @@ def test_mcnemar_adds_up_the_binomial() -> None:
 
 def test_every_metric_has_its_counts() -> None:
     tried = {name for _, _, metrics in SETS.values() for name in metrics}
-    assert tried == set(METRICS)
+    assert tried | set(GROUPED) == set(NAMES)
+
+
+def test_groups_are_drawn_whole() -> None:
+    _, answers, said = made("two labels")
+    chance = np.random.default_rng(2)
+    names = [str(n) for n in chance.integers(60, size=ROWS)]
+    truths = ["true" if n else "false" for n in chance.integers(2, size=ROWS)]
+    paired = PairedRows(GROUPED, said, answers, LABELS, {"group": names, "label": truths})
+    groups = list(dict.fromkeys(names))
+    assert len(paired.counts) == len(groups) < len(paired.kinds) * 10
+    drawn = chance.multinomial(len(groups), [1 / len(groups)] * len(groups), size=20)
+    found = paired.values(drawn)
+    for place, counts in enumerate(drawn):
+        rows = [
+            (row, f"{group} {copy}")
+            for group, count in zip(groups, counts, strict=True)
+            for copy in range(count)
+            for row in range(ROWS)
+            if names[row] == group
+        ]
+        columns = {"group": [name for _, name in rows], "label": [truths[row] for row, _ in rows]}
+        for subject in (0, 1):
+            texts, known = [said[subject][row] for row, _ in rows], [answers[row] for row, _ in rows]
+            expected = measure(GROUPED, texts, known, LABELS, columns)
+            assert {each: values[place, subject] for each, values in found.items()} == pytest.approx(expected)
+    whole = compared(paired, 3)["metrics"]
+    apart = compared(PairedRows(["f1_binary"], said, answers, LABELS), 3)["metrics"]
+    assert whole["f1_binary"]["difference"] == pytest.approx(apart["f1_binary"]["difference"])

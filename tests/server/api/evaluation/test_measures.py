@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from chorus_server.api.evaluation.measures import confusion, legal_share, measured, reliability
-from chorus_server.tuning.metrics import METRICS, measure
+from chorus_server.api.evaluation.measures import confusion, measured, reliability
+from chorus_server.tuning.metrics import METRICS, legal_share, measure
 
 LABELS = ["no", "yes"]
 ANSWERS = [("no",), ("yes",), ("yes",), ("no",), ("yes",)]
@@ -16,10 +16,10 @@ SAID = ["no", "yes ", "no", "maybe", "yes"]
 
 
 def test_metrics_are_those_of_tuning() -> None:
-    names = [name for name in METRICS if name != "pearson"]
-    found = measured(names, SAID, [1.0] * 5, ANSWERS, LABELS)
+    names = [name for name in METRICS if name not in ("pearson", "spearman")]
+    found = measured(names, SAID, [1.0] * 5, ANSWERS, LABELS, {})
     assert found["metrics"] == measure(names, SAID, ANSWERS, LABELS)
-    numbers = measured(["pearson"], ["1", "x", "3"], [1.0] * 3, [("2",), ("1",), ("4",)], ())
+    numbers = measured(["pearson"], ["1", "x", "3"], [1.0] * 3, [("2",), ("1",), ("4",)], (), {})
     assert numbers["metrics"] == measure(["pearson"], ["1", "x", "3"], [("2",), ("1",), ("4",)])
     assert numbers["legal"] is None and numbers["confusion"] is None
 
@@ -28,8 +28,8 @@ def test_confusion_and_legal_answers() -> None:
     assert confusion(SAID, ANSWERS, LABELS) == {"labels": LABELS, "counts": [[1, 0, 1], [1, 2, 0]]}
     assert legal_share(SAID, LABELS) == 0.8
     many = [str(n) for n in range(129)]
-    assert measured(["accuracy"], ["0"], [1.0], [("0",)], many)["confusion"] is None
-    assert measured(["accuracy"], ["0"], [1.0], [("0",)], many[:128])["confusion"] is not None
+    assert measured(["accuracy"], ["0"], [1.0], [("0",)], many, {})["confusion"] is None
+    assert measured(["accuracy"], ["0"], [1.0], [("0",)], many[:128], {})["confusion"] is not None
 
 
 def test_reliability_is_the_expected_calibration_error() -> None:

@@ -53,6 +53,11 @@ REFUSED_SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
         {"template": "{text} {text}", "settings": {"truncation": {"field": "text", "side": "left"}}},
         "settings.truncation.field",
     ),
+    "a normaliser that there is not": ({"settings": {"normalizer": "t5"}}, "settings.normalizer"),
+    "a normaliser of a field that is nowhere": (
+        {"template": "{text}", "settings": {"normalizer": "t5_record"}},
+        "settings.normalizer",
+    ),
     "a bias of no token": ({"settings": {"logit_bias": {"123456789": 1}}}, "settings.logit_bias"),
 }
 

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from chorus_server import jobs_wiring
 from chorus_server.api.inference.calls import Call, prepared_items
 from chorus_server.api.inference.items import Item
 from chorus_server.api.inference.ranking import score_requests, scores_of
 from chorus_server.api.inference.submit import outcomes
 from chorus_server.api.jobs.attempt import EngineAttempt
+from chorus_server.api.jobs.engine_jobs import JobWork
 from chorus_server.api.services import Services
 from chorus_server.engine.requests import Origin, ScoreRequest
 from chorus_server.errors import ChorusError, DeadlineExceededError
@@ -80,7 +82,7 @@ def content(store: PromptStore, job: Job) -> bytes:
 
 
 @contextmanager
-def working(services: Services, work: Scoring) -> Iterator[None]:
+def working(services: Services, work: JobWork) -> Iterator[None]:
     """Jobs are taken inside the block."""
     start_engine_jobs(services, {"evaluation": work})
     try:
@@ -170,6 +172,35 @@ def test_a_stopped_process_gives_the_job_back_and_another_goes_on(
         assert content(api.store, done) == expected
 
 
+@pytest.mark.parametrize("at_once", [4, 1])
+def test_a_tenants_long_job_does_not_hold_up_another_tenants(
+    data_dir: Path, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """The control runs one job at a time, as tuning does."""
+    monkeypatch.setattr(jobs_wiring, "JOBS_AT_ONCE", at_once)
+    long_ends = threading.Event()
+    begun: list[str] = []
+
+    def waits_first(attempt: EngineAttempt) -> Mapping[str, Any]:
+        begun.append(attempt.job.id)
+        if len(begun) == 1:
+            while not long_ends.wait(0.01):
+                attempt.held.check()
+        return {}
+
+    with ApiServer(data_dir, vocabulary) as api, working(api.services, waits_first):
+        long, same = queue(api.store), queue(api.store)
+        eventually(lambda: begun == [long.id])
+        other = queue(api.store, "other")
+        if at_once > 1:
+            assert over(api.store, other).status == "succeeded"
+            # Another look is over: without it the tenant's second job might only not have begun yet.
+            assert over(api.store, queue(api.store, "third")).status == "succeeded"
+        assert same.id not in begun and (other.id in begun) is (at_once > 1)
+        long_ends.set()
+        assert all(over(api.store, job).status == "succeeded" for job in (long, same, other))
+
+
 class Frozen:
     """The store of a process that stands still: no lease is renewed."""
 
@@ -205,7 +236,7 @@ def test_a_process_that_wakes_up_too_late_writes_nothing(
             assert done.status == "succeeded" and done.attempt == 2
             events, files = store.job_events("default", job.id), store.list_files("default").items
             gate.open.set()
-            eventually(lambda: late.services.engine_jobs[0].running is None)
+            eventually(lambda: late.services.engine_jobs[0].running == ())
         assert first.asked == [0] and second.asked == [0, 2, 4, 6, 8]
         assert store.job_events("default", job.id) == events
         assert store.list_files("default").items == files and len(files) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -168,6 +169,30 @@ def test_a_folder_that_cannot_be_written_costs_only_the_next_start_and_is_told_o
     jax.clear_caches()  # type: ignore[no-untyped-call]
     compile_all([_program(7, name="a third")], kept=KeptPrograms(tmp_path / "free", told.append))
     assert len(told) == 1 and len(list((tmp_path / "free").iterdir())) == 1, "control"
+
+
+def test_what_a_killed_writer_left_goes_and_what_one_writes_stays(tmp_path: Path) -> None:
+    left, fresh = tmp_path / "writing-0123", tmp_path / "writing-4567"
+    for each in (left, fresh):
+        each.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    compile_all([_program()], kept=KeptPrograms(tmp_path))
+    assert not left.exists() and fresh.exists()
+    os.utime(fresh, (0, 0))
+    KeptPrograms(tmp_path).keep(_program(), object())  # which cannot be written down: nothing is swept
+    assert fresh.exists()
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_the_umask_says_who_may_read_what_was_compiled(tmp_path: Path, mask: int, mode: int) -> None:
+    """`chorus compile` in an image runs as root, and the server as another user."""
+    before = os.umask(mask)
+    try:
+        compile_all([_program()], kept=KeptPrograms(tmp_path))
+    finally:
+        os.umask(before)
+    (entry,) = tmp_path.glob("*.program")
+    assert entry.stat().st_mode & 0o777 == mode
 
 
 def test_no_two_programs_share_an_entry() -> None:

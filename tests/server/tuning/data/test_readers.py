@@ -205,6 +205,58 @@ def test_columns_templates_and_answers(tmp_path: Path) -> None:
     assert caught.value.field == "template"
 
 
+NESTED = {"context": "c", "answers": {"text": ["x", "y"], "answer_start": [1, 2]}}
+LISTED = {"context": "c", "answers": [{"text": "x"}, {"text": "y"}]}
+
+
+@pytest.mark.parametrize("record", [NESTED, LISTED, {"context": "c", "answers.text": ["x", "y"]}])
+def test_a_path_names_a_nested_column(record: dict[str, Any], tmp_path: Path) -> None:
+    prompt = PromptDocument(template="{context}", target="answers.text")
+    path = _jsonl(tmp_path / "a.jsonl", [record])
+    assert load_split("train", path, prompt).rows == (TextRow(1, "c", ("x", "y")),)
+    absent = PromptDocument(template="{context}", target="answers.texts")
+    assert "row 1: there is no column 'answers.texts'" in _refused(path, absent).message
+    if record is NESTED:
+        deep = PromptDocument(template="{c}", columns={"c": "answers"}, target="context")
+        assert "row 1: the column 'answers' holds dict" in _refused(path, deep).message
+
+
+def test_a_path_names_a_nested_column_of_parquet(tmp_path: Path) -> None:
+    columns = {"context": ["c", "d"], "answers": [NESTED["answers"], {"text": ["z"], "answer_start": [0]}]}
+    prompt = PromptDocument(template="{context}", target="answers.text")
+    rows = load_split("train", _parquet(tmp_path / "a.parquet", columns), prompt).rows
+    assert rows == (TextRow(1, "c", ("x", "y")), TextRow(2, "d", ("z",)))
+
+
+def test_rows_that_are_measured_have_the_columns_of_metrics(tmp_path: Path) -> None:
+    rows = [{"text": str(n), "label": "good", "query": n // 4, "correct": n % 2 == 0} for n in range(40)]
+    path = _jsonl(tmp_path / "a.jsonl", rows)
+    columns = {"group": "query", "label": "correct"}
+    fields = {"metric_columns": columns, "metrics": ["multirc_em", "wsc_referent"]}
+    split = {"file": "file-1"}
+
+    def prompt(data: dict[str, Any], **more: Any) -> PromptDocument:
+        return JobDocument.from_json({"task": "t", "data": data, **fields, **more}).prompts[0]
+
+    cut, given = prompt({"train": split}), prompt({"train": split, "validation": split})
+    assert load_split("validation", path, given).rows[3].columns == {"group": "0", "label": "false"}
+    assert load_split("train", path, given).rows[3].columns is None, "nobody measures train"
+    kept, taken = cut_from_train(load_split("train", path, cut), 10, seed=1)
+    groups = [{(row.columns or {})["group"] for row in each.rows} for each in (kept, taken)]
+    assert len(taken.rows) == 12 and not groups[0] & groups[1], "groups stay together"
+    examples, _ = make_examples(taken.rows, VOCABULARY, RECIPE)
+    assert [each.columns for each in examples] == [row.columns for row in taken.rows]
+    bare = _jsonl(tmp_path / "b.jsonl", [{"text": "a", "label": "good"}])
+    assert load_split("train", bare, given).rows
+    assert "no column 'query'" in _refused(bare, cut).message
+    odd = _jsonl(tmp_path / "c.jsonl", [{"text": "a", "label": "good", "query": 1, "correct": "maybe"}])
+    assert "row 1: the column 'correct' has 'maybe'; expected true or false" in _refused(odd, cut).message
+    for more in ({"metric_columns": {"group": "query"}}, {"metric_columns": {**columns, "groups": "x"}}):
+        with pytest.raises(InvalidInputError) as caught:
+            prompt({"train": split}, **more)
+        assert caught.value.field in ("metrics", "metric_columns")
+
+
 def _rows(*texts: str, answer: str = "good") -> list[TextRow]:
     return [TextRow(n + 1, text, (answer,)) for n, text in enumerate(texts)]
 

@@ -89,4 +89,8 @@ def test_labels_may_be_answered_by_greedy_text() -> None:
     for run, into in ((job, found), (free, as_text)):
         evaluator = Evaluator(run, programs(run), VOCABULARY.decode)
         list(evaluator.measure(greedy.initial[None], [TEST], into))
+    assert found[0] is not None and as_text[0] is not None
+    legal = found[0].pop("legal")
     assert found == as_text, "the text that the model writes, against the labels"
+    assert 0 <= legal < 1, "an untrained prompt writes other texts"
+    assert found[0]["mean"] == found[0]["accuracy"], "it does not choose"

@@ -16,7 +16,7 @@ from chorus_server.tuning.data.examples import Example, make_examples, target_id
 from chorus_server.tuning.data.splits import Split
 from chorus_server.tuning.document.job import JobDocument
 from chorus_server.tuning.document.prompt import PromptDocument
-from chorus_server.tuning.document.recipe import TRUNCATION_SETTING, Recipe
+from chorus_server.tuning.document.recipe import NORMALIZER_SETTING, TRUNCATION_SETTING, Recipe
 from chorus_server.tuning.jobs.attempts.attempt import Attempt
 from chorus_server.tuning.jobs.attempts.config import TuningBase
 from chorus_server.tuning.jobs.stages.datasets import Dataset, load_dataset
@@ -216,7 +216,7 @@ def _existing(entry: PromptDocument, attempt: Attempt, field: str) -> tuple[Prom
     return entry.model_copy(update={"initial_prompt": fixed}), store.values(version.manifest.digest)
 
 
-_READ_BY = {"data", "template", "target", "columns", "target_texts", "labels"}
+_READ_BY = {"data", "template", "target", "columns", "target_texts", "labels", "metric_columns"}
 """Fields of a prompt that decide what is read from its files."""
 
 
@@ -231,7 +231,7 @@ class _Reader:
 
     def dataset(self, entry: PromptDocument, path: str) -> Dataset:
         """See `load_dataset`."""
-        own = {TRUNCATION_SETTING: entry.settings.get(TRUNCATION_SETTING)}
+        own = {name: entry.settings.get(name) for name in (NORMALIZER_SETTING, TRUNCATION_SETTING)}
         key = canonical_json(entry.model_dump(mode="json", include=_READ_BY) | own)
         if key not in self._datasets:
             self._datasets[key] = load_dataset(self._attempt, entry, self._seed, path)

@@ -50,7 +50,7 @@ class TuningService(JobRunner):
         self._base = base
         self._because = because
         self._files = files or Files()
-        metrics.running.watch(lambda: self.running is not None)
+        metrics.running.watch(lambda: bool(self.running))
 
     def attempt(self, held: LeasedJob) -> AttemptEnding:
         """Run a job through its stages."""

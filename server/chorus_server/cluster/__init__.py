@@ -1,0 +1,1 @@
+"""More than one process: the Ray Serve application, and datasets on Ray Data."""

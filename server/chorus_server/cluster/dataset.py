@@ -1,0 +1,134 @@
+"""Whole Parquet files of a folder or bucket, answered with Ray Data, and resumable by file."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from chorus_server.cluster.files import AnsweredFile, FileSets, bucket_of, fetch
+from chorus_server.cluster.questions import DatasetEndpoint, RowQuestion
+from chorus_server.cluster.rows import RowAnswers
+from chorus_server.errors import ChorusError, InvalidInputError
+from chorus_server.settings import load_settings
+
+LOG = logging.getLogger("chorus.cluster")
+
+GROUP_ROWS = 4096
+"""Rows of a file that are in memory together; a row group of the answered file."""
+
+_SUMMARY = pa.schema({"path": pa.string(), "rows": pa.int64(), "failed": pa.int64(), "error": pa.string()})
+
+
+class FileAnswers:
+    """A class for `map_batches`: answers the files whose paths are in the column `path`, one after another.
+
+    Args:
+        source, target: URLs of folders or buckets.
+        question: for `RowAnswers`, by name.
+    """
+
+    def __init__(self, source: str, target: str, **question: Any) -> None:
+        settings = load_settings(question.get("settings"), listening=False)
+        self._source = bucket_of(settings, source, "source")
+        self._target = bucket_of(settings, target, "target")
+        self._rows = RowAnswers(**question)
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """A row for each file: `path`, `rows`, `failed` and `error`, null if it was answered.
+
+        Raises:
+            QuotaExceededError, StoreError: as `RowAnswers`, or the target does not answer.
+        """
+        for path in batch["path"].to_pylist():
+            with tempfile.TemporaryDirectory(prefix="chorus-dataset-") as folder:
+                yield pa.Table.from_pylist([self._answer_file(path, Path(folder))], _SUMMARY)
+
+    def _answer_file(self, path: str, folder: Path) -> dict[str, Any]:
+        before, after = folder / "before.parquet", folder / "after.parquet"
+        try:
+            written = fetch(self._source, path, before)
+            rows, failed = self._rewrite(before, after)
+        except (InvalidInputError, OSError, pa.ArrowException) as error:
+            reason = error.message if isinstance(error, ChorusError) else str(error)
+            LOG.warning("the file %s cannot be answered: %s", path, reason)
+            return {"path": path, "rows": 0, "failed": 0, "error": reason[:500]}
+        looked = self._source.look(path)
+        if looked is None or looked[1] != written:
+            reason = "it was written or removed while it was answered: answer the rest again"
+            return {"path": path, "rows": 0, "failed": 0, "error": reason}
+        self._target.put_file(path, after)
+        return {"path": path, "rows": rows, "failed": failed, "error": None}
+
+    def _rewrite(self, before: Path, after: Path) -> tuple[int, int]:
+        """Write the rows of a file with their answers: how many they are, and how many have an error."""
+        rows = failed = 0
+        with pq.ParquetFile(before) as file:
+            schema = self._rows.question.schema(file.schema_arrow)
+            with pq.ParquetWriter(after, schema, compression="zstd") as writer:
+                for batch in file.iter_batches(GROUP_ROWS):
+                    answered = self._rows(pa.Table.from_batches([batch]))
+                    writer.write_table(answered)
+                    rows += len(answered)
+                    failed += len(answered) - answered["answer_error"].null_count
+        return rows, failed
+
+
+def answer_files(
+    source: str,
+    target: str,
+    *,
+    endpoint: DatasetEndpoint,
+    body: Mapping[str, Any],
+    input: str | Mapping[str, str],
+    settings: Mapping[str, Any] | None = None,
+    actors: int = 1,
+    **of_actors: Any,
+) -> list[AnsweredFile]:
+    """Answer every `*.parquet` below `source`, into a file of the same path below `target`.
+
+    A file appears whole or not at all. Those that are there already, and are newer than their source, are
+    skipped: after a crash, the same call does the files that were under way, and the rest. A file that cannot
+    be read has its error in the result, and others go on.
+
+    Args:
+        source, target: `s3://BUCKET/PREFIX`, `gs://`, `az://` or `file:///FOLDER`. Buckets are reached with
+            the settings of the store's (`blob_endpoint`, `blob_credentials_file` and so on).
+        endpoint, body, input, settings: as in `RowAnswers`.
+        actors: processes of Ray that each load the base and answer one file at a time.
+        of_actors: what each needs of Ray, such as `num_cpus=8` or `num_gpus=1`, as in `map_batches`.
+
+    Raises:
+        InvalidInputError: an argument is not valid; names the field. Or the target has other answers.
+        StoreError: the source or the target does not answer.
+        ray.exceptions.RayError: an actor failed for good; what was answered stays.
+    """
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    question = RowQuestion(endpoint, body, input)
+    todo, done = FileSets(source, target).begin(load_settings(settings, listening=False), question)
+    LOG.info("%d files to answer, %d are answered already", len(todo), len(done))
+    skipped = [AnsweredFile(path, skipped=True) for path in done]
+    if not todo:
+        return skipped
+    paths = ray.data.from_items([{"path": path} for path in todo], override_num_blocks=len(todo))
+    answered = paths.map_batches(
+        FileAnswers,
+        fn_constructor_kwargs={
+            "source": source,
+            "target": target,
+            "settings": settings,
+            **question.document(),
+        },
+        batch_format="pyarrow",
+        batch_size=1,
+        compute=ActorPoolStrategy(size=min(actors, len(todo)), max_tasks_in_flight_per_actor=1),
+        **of_actors,
+    )
+    return sorted([AnsweredFile(**row) for row in answered.iter_rows()] + skipped, key=lambda file: file.path)

@@ -1,0 +1,139 @@
+"""Parquet files of a folder or bucket, and which of them are answered already."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from chorus_server.cluster.questions import RowQuestion
+from chorus_server.errors import InvalidInputError
+from chorus_server.settings import Settings
+from chorus_server.storage import blob_address
+from prompts_store.blobs.address import check_url
+from prompts_store.blobs.bucket import Bucket
+from prompts_store.errors import InvalidError
+
+QUESTION = "_question.json"
+"""Beside the answered files: what they were asked."""
+
+_SUFFIX = ".parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredFile:
+    """What came of one file.
+
+    Attributes:
+        path: below the source, and below the target.
+        rows, failed: how many rows it has, and how many of them have an error.
+        skipped: whether it was answered before; its rows were not counted again.
+        error: why it has no answers; None if it has.
+    """
+
+    path: str
+    rows: int = 0
+    failed: int = 0
+    skipped: bool = False
+    error: str | None = None
+
+
+def bucket_of(settings: Settings, url: str, field: str) -> Bucket:
+    """A folder (`file:///FOLDER`) or a bucket, reached with the settings of the store's bucket.
+
+    Args:
+        field: to name in an error.
+
+    Raises:
+        InvalidInputError: the URL, or such a setting, cannot be used.
+    """
+    with _naming(field):
+        parts = check_url(url)
+        bucket = blob_address(settings, url)
+        if parts.scheme != "file":
+            return bucket.bucket()
+    from obstore.store import LocalStore
+
+    folder = Path(unquote(parts.path))
+    if field == "source" and not folder.is_dir():
+        raise InvalidInputError("There is no such folder.", field=field)
+    return Bucket(LocalStore(folder, mkdir=True), url)
+
+
+@dataclass(frozen=True, slots=True)
+class FileSets:
+    """Where files come from, and where they go to, under the same paths."""
+
+    source: str
+    target: str
+
+    def __post_init__(self) -> None:
+        """Raises InvalidInputError if one is inside the other."""
+        source, target = (f"{url.rstrip('/')}/" for url in (self.source, self.target))
+        if source.startswith(target) or target.startswith(source):
+            raise InvalidInputError("It must be neither the source, nor in it or around it.", field="target")
+
+    def begin(self, settings: Settings, question: RowQuestion) -> tuple[list[str], list[str]]:
+        """The paths of the files that are to be answered, and of those that are answered.
+
+        An answered file appears whole or not at all, so one that is newer than its source is complete.
+
+        Raises:
+            InvalidInputError: there are no files, or the target has answers to another question.
+            StoreError: the folder or bucket does not answer.
+        """
+        found = dict(_files(bucket_of(settings, self.source, "source")))
+        if not found:
+            raise InvalidInputError(f"There is no file *{_SUFFIX} in it.", field="source")
+        target = bucket_of(settings, self.target, "target")
+        _keep_question(target, {"source": self.source, **question.document()})
+        answered = dict(_files(target))
+        done = [path for path, written in found.items() if path in answered and answered[path] > written]
+        return sorted(found.keys() - set(done)), sorted(done)
+
+
+def fetch(bucket: Bucket, path: str, to: Path) -> datetime:
+    """Copy a file to this machine. Returns when it was written.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        StoreError: the bucket does not answer, or the file was written meanwhile.
+    """
+    looked = bucket.look(path)
+    if looked is None:
+        raise FileNotFoundError(f"{path} is gone")
+    with to.open("wb") as opened:
+        opened.writelines(bucket.parts(path, one_version=True))
+    return looked[1]
+
+
+def _files(bucket: Bucket) -> Iterator[tuple[str, datetime]]:
+    """Paths of Parquet files, each with the time when it was written; without what others begin with a dot or
+    an underscore to have it left out."""
+    for path, written in bucket.entries(""):
+        if path.endswith(_SUFFIX) and not any(part[0] in "._" for part in path.split("/") if part):
+            yield path, written
+
+
+def _keep_question(target: Bucket, question: Mapping[str, Any]) -> None:
+    content = json.dumps(question, sort_keys=True, indent=1).encode()
+    if target.exchange(QUESTION, content, None) or target.get(QUESTION) == content:
+        return
+    raise InvalidInputError(
+        f"It has answers of another source or to another question, as {QUESTION} there says: choose another.",
+        field="target",
+    )
+
+
+@contextmanager
+def _naming(field: str) -> Iterator[None]:
+    try:
+        yield
+    except InvalidError as error:
+        message = error.message.replace("blob_url", "It", 1)
+        raise InvalidInputError(message, field=field if error.field == "blob_url" else error.field) from None
