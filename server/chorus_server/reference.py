@@ -30,7 +30,7 @@ from chorus_server.tuning.document.fields import DocumentModel
 from chorus_server.tuning.document.job import JobDocument
 from chorus_server.tuning.document.prompt import PromptDocument
 from chorus_server.tuning.document.recipe import Recipe
-from chorus_server.tuning.document.sweep import Rung, Span, SweepDocument
+from chorus_server.tuning.document.sweep import Rung, SweepDocument, ValueRange
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -237,7 +237,7 @@ def tuning_page() -> str:
 
 def sweeps_page() -> str:
     """docs/sweeps.md, with the fields of a sweep between its markers."""
-    return _with_tables("sweeps.md", (SweepDocument, Span, Rung))
+    return _with_tables("sweeps.md", (SweepDocument, ValueRange, Rung))
 
 
 def evaluation_page() -> str:

@@ -16,7 +16,7 @@ from chorus.strict_json import parse_strictly
 
 _URL = re.compile(r"https?://")
 SERVER_PATH = "server:"
-<<<<<<< HEAD
+SPLITS = ("train", "validation", "test")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _OPTIONS = (
@@ -45,6 +45,13 @@ _OPTIONS = (
         multiple=True,
         help="Metric; the mean of all chooses the checkpoint; repeat. [default: accuracy; exact_match for "
         "free text]",
+    ),
+    click.option(
+        "--metric-column",
+        "metric_columns",
+        multiple=True,
+        metavar="NAME=COLUMN",
+        help="Column that a metric needs beside the answer: group=question, label=correct; repeat.",
     ),
     click.option(
         "--answer-by",
@@ -78,7 +85,7 @@ _OPTIONS = (
     click.option(
         "--document",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="A whole job document in JSON; other options override it.",
+        help="A whole job document in JSON; its data may name files beside it. Other options override it.",
     ),
 )
 
@@ -88,9 +95,6 @@ def job_options(command: _Command) -> _Command:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
-=======
-SPLITS = ("train", "validation", "test")
->>>>>>> main
 
 
 def data_of(text: str, name: str, folder: Path = Path()) -> Data:

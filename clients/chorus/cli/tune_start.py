@@ -11,7 +11,7 @@ from chorus.cli.job_following import follow_to_end
 from chorus.cli.output import print_json
 from chorus.cli.session import Session
 from chorus.cli.sweep_tables import plan_of
-from chorus.cli.tune_options import data_of, document_of, json_pairs, pairs
+from chorus.cli.tune_options import data_of, document_of, json_pairs, pairs, take_splits
 from chorus.types import Job
 
 
@@ -34,7 +34,8 @@ def begin(
     whole = document_of(document) if document is not None else None
     if whole is None and (task is None or train is None):
         raise click.UsageError("Name the task and its training data, or give --document.")
-    arguments = arguments_of(task, train, given)
+    splits = {} if whole is None or document is None else take_splits(whole, document.parent)
+    arguments = splits | arguments_of(task, train, given)
     with session.client() as client:
         job = client.tuning.start(**arguments, document=whole)
         if not session.as_json and (plan := plan_of(job)):
@@ -53,6 +54,7 @@ def arguments_of(task: str | None, train: str | None, given: dict[str, Any]) -> 
     found: dict[str, Any] = {
         "columns": pairs(given.pop("columns"), "--column"),
         "target_texts": pairs(given.pop("target_texts"), "--target-text"),
+        "metric_columns": pairs(given.pop("metric_columns"), "--metric-column"),
         "labels": list(given.pop("labels")),
         "metrics": list(given.pop("metrics")),
         "recipe": json_pairs(given.pop("recipe"), "--recipe"),

@@ -39,12 +39,12 @@ def _value(sent: Any) -> Any:
     return sent
 
 
-Value = Annotated[Any, PlainValidator(_value), WithJsonSchema(_NUMBERS_TEXTS)]
-Knobs = Annotated[dict[ShortText, Value], Field(max_length=64)]
+KnobValue = Annotated[Any, PlainValidator(_value), WithJsonSchema(_NUMBERS_TEXTS)]
+Knobs = Annotated[dict[ShortText, KnobValue], Field(max_length=64)]
 """Values of some knobs of a recipe."""
 
 
-class Span(DocumentModel):
+class ValueRange(DocumentModel):
     """Every value from `low` to `high`."""
 
     low: float = Field(default_factory=float, description="Smallest value. Required.")
@@ -65,33 +65,31 @@ class Span(DocumentModel):
 
 def _values(sent: Any) -> Any:
     """What a knob of a space may be: a tuple of values, or a span."""
-    if isinstance(sent, Span):
+    if isinstance(sent, ValueRange):
         return sent
     if isinstance(sent, Mapping):
         try:
-            return Span.read(sent)
+            return ValueRange.read(sent)
         except InvalidInputError as error:
             message = {"message": f"{error.field}: {error.message}"}
             raise PydanticCustomError("no_span", "{message}", message) from error
     if not isinstance(sent, list | tuple) or not 1 <= len(sent) <= _MOST_VALUES:
-        message = {"most": _MOST_VALUES}
-        raise PydanticCustomError(
-            "no_values", "Send a list of 1 to {most} values, or an object with low and high.", message
-        )
+        words = "Send a list of 1 to {most} values, or an object with low and high."
+        raise PydanticCustomError("no_values", words, {"most": _MOST_VALUES})
     return tuple(_value(each) for each in sent)
 
 
 _LIST: dict[str, Any] = {"type": "array", "items": _NUMBERS_TEXTS, "minItems": 1, "maxItems": _MOST_VALUES}
-Values = Annotated[
+KnobValues = Annotated[
     Any,
     PlainValidator(_values),
     WithJsonSchema({"anyOf": [_LIST, {"type": "object"}]}),
 ]
-Space = Annotated[dict[ShortText, Values], Field(max_length=64)]
+Space = Annotated[dict[ShortText, KnobValues], Field(max_length=64)]
 
 NAMED: Mapping[str, Mapping[str, Any]] = {
     "table6": {
-        "learning_rate": Span(low=0.001, high=0.5, points=5),
+        "learning_rate": ValueRange(low=0.001, high=0.5, points=5),
         "parameter_scaling": (True, False),
         "batch_size": (32, 64, 128, 256, 512),
         "steps": (10_000, 20_000, 30_000),
@@ -245,7 +243,7 @@ class SweepDocument(DocumentModel):
             field = f"sweep.space.{name}"
             if name not in Recipe.model_fields:
                 refuse("is no knob of the recipe", field, "unknown_field")
-            if isinstance(values, Span):
+            if isinstance(values, ValueRange):
                 _check_span(name, values, field)
                 values = tuple(_rounded(name, values.at(share)) for share in (0.0, 1.0))
             for value in values:
@@ -253,7 +251,7 @@ class SweepDocument(DocumentModel):
         return space
 
 
-def _check_span(name: str, span: Span, field: str) -> None:
+def _check_span(name: str, span: ValueRange, field: str) -> None:
     for bound in ("low", "high"):
         if not span.sent(bound):
             refuse("is required", f"{field}.{bound}", "missing_field")
@@ -293,7 +291,7 @@ def _grid(space: Mapping[str, Any], recipe: Recipe, most: int) -> Iterator[dict[
     show that."""
     axes: list[tuple[Any, ...]] = []
     for name, values in space.items():
-        if isinstance(values, Span):
+        if isinstance(values, ValueRange):
             if values.points is None:
                 message = "is a span: say how many points a grid takes, list values, or search at random"
                 refuse(message, f"sweep.space.{name}")
@@ -331,7 +329,7 @@ def _drawn(space: Mapping[str, Any], recipe: Recipe, seed: int, count: int) -> I
 
 def _pick(name: str, values: Any, seed: int, number: int) -> Any:
     bits = int(raw_bits(1, "sweep", seed, number, name)[0]) >> 11
-    if isinstance(values, Span):
+    if isinstance(values, ValueRange):
         return _rounded(name, values.at(bits * 2.0**-53))
     return values[bits % len(values)]
 

@@ -10,7 +10,7 @@ import pytest
 
 from chorus_server.errors import InvalidInputError
 from chorus_server.tuning.document.job import JobDocument
-from chorus_server.tuning.document.sweep import NAMED, Span
+from chorus_server.tuning.document.sweep import NAMED, ValueRange
 
 DOCUMENT: dict[str, Any] = {
     "task": "sst2",
@@ -67,7 +67,7 @@ def test_a_random_search_draws_different_recipes_from_the_space(seed: int) -> No
     for knobs in job.trials:
         for name, value in knobs.items():
             known = PAPER[name]
-            if isinstance(known, Span):
+            if isinstance(known, ValueRange):
                 assert known.low <= value <= known.high
             else:
                 assert value in known

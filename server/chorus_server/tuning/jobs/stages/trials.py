@@ -75,7 +75,7 @@ class Trial:
             "trial": self.number,
             "recipe": dict(self.knobs),
             "steps": self.steps,
-            "metric": spread(self.metrics),
+            "metric": mean_and_deviation(self.metrics),
             "seeds": [
                 {
                     # One that was left behind, or not measured on test, has no end of its own.
@@ -85,8 +85,8 @@ class Trial:
                 }
                 for standing in self.standings
             ],
-            "converged_step": spread(steps),
-            "converged_seconds": spread(seconds),
+            "converged_step": mean_and_deviation(steps),
+            "converged_seconds": mean_and_deviation(seconds),
         }
 
     def _converged(self) -> tuple[list[float], list[float]]:
@@ -98,7 +98,7 @@ class Trial:
         enough = mean - NEAR * abs(mean)
         firsts = [
             next(
-                (each["step"] for each in measured(standing) if each["metrics"]["mean"] >= enough),
+                (each["step"] for each in validations_of(standing) if each["metrics"]["mean"] >= enough),
                 None,
             )
             for standing in self.standings
@@ -107,12 +107,12 @@ class Trial:
         return [float(step) for step in steps], [self.seconds_at[s] for s in steps if s in self.seconds_at]
 
 
-def measured(standing: PromptProgress) -> list[Mapping[str, Any]]:
+def validations_of(standing: PromptProgress) -> list[Mapping[str, Any]]:
     """Its evaluations on the validation split, in order."""
     return [each for each in standing.evaluations if each["split"] == "validation"]
 
 
-def spread(values: Sequence[float]) -> dict[str, float | int | None] | None:
+def mean_and_deviation(values: Sequence[float]) -> dict[str, float | int | None] | None:
     """Mean and standard deviation (of a sample: over n - 1) of numbers, and how many they are; None of none.
     A single number has no deviation."""
     if not values:
@@ -128,7 +128,9 @@ def spread(values: Sequence[float]) -> dict[str, float | int | None] | None:
 def spread_by_name(found: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """Mean and deviation of each metric over the prompts that have it."""
     names = dict.fromkeys(name for metrics in found for name in metrics)
-    return {name: spread([metrics[name] for metrics in found if name in metrics]) for name in names}
+    return {
+        name: mean_and_deviation([metrics[name] for metrics in found if name in metrics]) for name in names
+    }
 
 
 def _or_least(metric: float | None) -> float:

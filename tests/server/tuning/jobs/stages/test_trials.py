@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chorus_server.tuning.jobs.stages.trials import Trial, spread, spread_by_name
+from chorus_server.tuning.jobs.stages.trials import Trial, mean_and_deviation, spread_by_name
 from chorus_server.tuning.training.state import PromptProgress
 
 
@@ -24,9 +24,9 @@ def _trial(*seeds: PromptProgress, number: int = 0, rung: int = 0) -> Trial:
 
 def test_mean_and_deviation_are_those_of_a_sample() -> None:
     # By hand: deviations -1, 0, 1; squares sum to 2; over n - 1 = 2.
-    assert spread([1, 2, 3]) == {"mean": 2, "deviation": 1, "count": 3}
-    assert spread([0.5]) == {"mean": 0.5, "deviation": None, "count": 1}
-    assert spread([]) is None
+    assert mean_and_deviation([1, 2, 3]) == {"mean": 2, "deviation": 1, "count": 3}
+    assert mean_and_deviation([0.5]) == {"mean": 0.5, "deviation": None, "count": 1}
+    assert mean_and_deviation([]) is None
     found = spread_by_name([{"a": 1.0}, {"a": 3.0, "b": 5.0}])
     assert found["a"]["mean"] == 2 and found["b"] == {"mean": 5.0, "deviation": None, "count": 1}
 
