@@ -61,7 +61,7 @@ LIMITS = {
 WARM_TASKS = 64
 CALLS = (
     "check_readable", "check_writable", "changes_after", "lease_budgets", "record_usage", "claim_job",
-    "touch_keys", "collect", "purge_tenants", "resolve",
+    "touch_keys", "resolve",
 )  # fmt: skip
 _ROWS = (
     "INSERT INTO tenants (name, display_name, weight, status, limits, created_at, created_by) "
@@ -267,7 +267,7 @@ def main() -> None:
     parser.add_argument("--tenants", type=int, default=10_000)
     parser.add_argument("--keys", type=int, default=20_000)
     parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--rate", type=float, default=50.0)
+    parser.add_argument("--rate", type=float, default=20.0)
     parser.add_argument("--writers", type=int, default=4)
     given = parser.parse_args()
     programs = binaries()
@@ -281,7 +281,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             folder, url = Path(scratch), postgres.create()
             vocabulary = Vocabulary.load(train_vocabulary(folder), extra_ids=4)
-            with Replica(folder / "data", vocabulary, database_url=url) as server:
+            # What a collection asks comes once an hour, from one replica.
+            settings: dict[str, Any] = {"database_url": url, "collect_interval_seconds": 0}
+            with Replica(folder / "data", vocabulary, **settings) as server:
                 filled = fill(server.store, given.tasks, given.tenants)
                 for n in range(WARM_TASKS):
                     server.push(f"warm-{n}", seed=n)
@@ -320,7 +322,8 @@ def main() -> None:
                 }
             tell(json.dumps(found))
             found["lock"] = [
-                lock(url, folder / "data", given.writers, given.seconds / 2, rows) for rows in (0, 50)
+                lock(url, folder / "data", given.writers, given.seconds / 2, rows)
+                for rows in (0, round(given.rate))
             ]
     finally:
         postgres.stop()

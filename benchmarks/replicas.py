@@ -58,7 +58,7 @@ class Counted:
         self.folder = folder
 
     def total(self) -> int:
-        return sum(int(file.read_text() or 0) for file in self.folder.iterdir())
+        return sum(int(file.read_text()) for file in self.folder.glob("*[0-9]"))
 
 
 async def ask(urls: list[str], clients: int, seconds: float, queries: Counted) -> dict[str, Any]:
@@ -153,8 +153,9 @@ def measure(given: argparse.Namespace, scratch: Path, database: str) -> dict[str
     found: dict[str, Any] = {}
 
     def note(way: str, replicas: int, urls: list[str]) -> None:
-        for file in queries.folder.iterdir():
-            file.unlink()
+        for file in queries.folder.glob("*[0-9]"):  # of processes that have ended
+            if not Path(f"/proc/{file.name}").exists():
+                file.unlink()
         clients = given.clients * replicas
         told = asyncio.run(ask(urls, clients, given.seconds, queries))
         found.setdefault(way, {})[str(replicas)] = told

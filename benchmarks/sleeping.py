@@ -46,14 +46,15 @@ def compile_executor(settings: Any, loaded: Any, *_: Any) -> tuple[Any, ...]:
 def install() -> None:
     """In this process, from now on."""
     app.compile_executor = compile_executor  # type: ignore[assignment]
-    sent, file = [0], Path(os.environ["SLEEPING_QUERIES"]) / str(os.getpid())
+    sent, folder, name = [0], Path(os.environ["SLEEPING_QUERIES"]), str(os.getpid())
 
     def count(*_: object) -> None:
         sent[0] += 1
 
     def tell() -> None:
         while True:
-            file.write_text(str(sent[0]))
+            (folder / f"{name}.new").write_text(str(sent[0]))
+            (folder / f"{name}.new").replace(folder / name)
             time.sleep(_TELL_SECONDS)
 
     event.listen(Engine, "before_cursor_execute", count)

@@ -33,6 +33,7 @@ from prompts_store.tasks.versions import Versions
 from prompts_store.tenants.creations import Creations
 from prompts_store.tenants.feed import CHANGES_KEPT, ChangeFeed
 from prompts_store.tenants.keys import Keys
+from prompts_store.tenants.sessions import Sessions
 from prompts_store.tenants.stored import StoredUses
 from prompts_store.tenants.tenants import Tenants
 from prompts_store.text import shown
@@ -66,6 +67,7 @@ class PromptStore(
     Keys,
     StoredUses,
     Creations,
+    Sessions,
     ChangeFeed,
     AuditLog,
     Usage,
@@ -171,6 +173,7 @@ class PromptStore(
         collector = self._collector(grace_seconds)
         self.drop_changes(self._clock() - CHANGES_KEPT)
         self.drop_creations()
+        self.drop_sessions()
         self.drop_audit(audit_days)
         self.drop_usage()
         self.drop_budgets()

@@ -50,11 +50,21 @@ def surrounded(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     return here, {**os.environ, "PYTHONPATH": str(there), "JAX_PLATFORMS": "cpu"}
 
 
+def test_the_wheel_has_what_the_consoles_pages_need(wheel: Path) -> None:
+    folder = ROOT / "clients" / "chorus_console"
+    with zipfile.ZipFile(wheel) as archive:
+        there = set(archive.namelist())
+    for part in ("templates", "static", "vendor"):
+        files = [path.name for path in (folder / part).iterdir()]
+        assert files and {f"chorus_console/{part}/{name}" for name in files} <= there
+
+
 def test_the_wheel_takes_no_common_name(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         tops = {name.split("/")[0] for name in archive.namelist()}
     assert {top for top in tops if not top.endswith(".dist-info")} == {
         "chorus",
+        "chorus_console",
         "chorus_server",
         "prompts_store",
     }

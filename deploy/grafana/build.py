@@ -307,10 +307,31 @@ def dashboard() -> dict[str, Any]:
                 _variable("job", "chorus_ready", "job"),
                 _variable("replica", 'chorus_ready{job="$job"}', "instance", many=True),
                 _variable("tenant", 'chorus_tenant_requests_total{job="$job"}', "tenant", many=True),
+                _CONSOLE,
             ]
         },
+        "links": [_link("Console", "${console}") | {"type": "link"}],
         "panels": panels,
     }
+
+
+_CONSOLE = {
+    "name": "console",
+    "label": "console",
+    "type": "textbox",
+    "query": "http://127.0.0.1:8000/console",
+    "current": {"text": "http://127.0.0.1:8000/console", "value": "http://127.0.0.1:8000/console"},
+}
+"""Where a browser finds the console of one of the servers."""
+
+_LINKS = {
+    "Requests a second by task": ("This task in the console", "${console}/tasks/${__field.labels.task}")
+}
+"""Of a panel's lines: what a click on one offers."""
+
+
+def _link(title: str, url: str) -> dict[str, Any]:
+    return {"title": title, "url": url, "targetBlank": True}
 
 
 def _variable(name: str, series: str, label: str, many: bool = False) -> dict[str, Any]:
@@ -341,9 +362,12 @@ def _panel(number: int, title: str, unit: str, queries: list[Query], where: dict
         {"refId": chr(ord("A") + n), "datasource": DATASOURCE, "expr": expr, "legendFormat": legend}
         for n, (expr, legend) in enumerate(queries)
     ]
+    drawn: dict[str, Any] = {"unit": unit, "min": 0, "custom": {"fillOpacity": 10}}
+    if title in _LINKS:
+        drawn["links"] = [_link(*_LINKS[title])]
     return _base(number, "timeseries", title, where) | {
         "datasource": DATASOURCE,
-        "fieldConfig": {"defaults": {"unit": unit, "min": 0, "custom": {"fillOpacity": 10}}, "overrides": []},
+        "fieldConfig": {"defaults": drawn, "overrides": []},
         "options": {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}},
         "targets": targets,
     }

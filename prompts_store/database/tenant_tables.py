@@ -4,6 +4,7 @@
                                 grants: what a tenant lets others use
     stored_use: how much of what is limited each tenant keeps
     creations: what was made of requests that may come again
+    sessions: who is signed in to the console
 
 Rows of tenants are never removed, so no name ever means two things; those of keys go with the purge of their
 tenant. Rows of other tables name their tenant by its name and need no row here: a store is also used without
@@ -103,6 +104,22 @@ creations = Table(
     Column("expires_at", Instant, nullable=False),
     UniqueConstraint("tenant", "name"),
     Index("ix_creations_expires_at", "expires_at"),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("number", KEY, primary_key=True),
+    Column("tenant", NAME, nullable=False),
+    # SHA-256 of what the browser has; that itself is nowhere.
+    Column("digest", DIGEST, nullable=False, unique=True),
+    # The public part of a stored key, or what a key from a file is known by.
+    Column("public", String(8), nullable=True),
+    Column("seal", DIGEST, nullable=True),
+    Column("expires_at", Instant, nullable=False),
+    CheckConstraint("(public IS NULL) <> (seal IS NULL)", name="whose"),
+    Index("ix_sessions_tenant", "tenant", "public"),
+    Index("ix_sessions_expires_at", "expires_at"),
 )
 
 changes = Table(

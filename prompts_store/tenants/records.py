@@ -151,6 +151,22 @@ class FoundKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Session:
+    """A browser that signed in to the console.
+
+    Attributes:
+        public: of the stored key that it signed in with; None for a key from a file.
+        seal: by which a key from a file is known again.
+        expires_at: from when it is refused.
+    """
+
+    tenant: str
+    public: str | None
+    seal: str | None
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """Something that other processes may have in a cache is not as it was.
 

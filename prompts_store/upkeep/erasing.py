@@ -32,7 +32,7 @@ from prompts_store.database.tables import (
     tasks,
     versions,
 )
-from prompts_store.database.tenant_tables import creations, keys, stored_use
+from prompts_store.database.tenant_tables import creations, keys, sessions, stored_use
 
 _AT_ONCE = 200
 
@@ -45,7 +45,7 @@ def erase(database: Database, tenant: str) -> None:
     _some(database, select(packs.c.id).where(packs.c.tenant == tenant), _erase_packs)
     _some(database, select(tasks.c.id).where(tasks.c.tenant == tenant, ~_is_named()), _erase_tasks)
     _some(database, select(jobs.c.number).where(jobs.c.tenant == tenant), _erase_jobs)
-    for table in (files, keys, creations):
+    for table in (files, keys, creations, sessions):
         number = table.c.number
         _some(database, select(number).where(table.c.tenant == tenant), partial(_remove, number))
     named = select(tasks.c.id).where(tasks.c.tenant == tenant)

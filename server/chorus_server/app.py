@@ -23,6 +23,7 @@ from chorus_server.api.metrics import Metrics
 from chorus_server.api.routes.asgi import build_api
 from chorus_server.api.services import BaseModelInfo, Services, Serving
 from chorus_server.api.upkeep import Upkeep
+from chorus_server.console_wiring import add_console
 from chorus_server.embedded import model_source, register_prompts
 from chorus_server.engine.config import EngineConfig
 from chorus_server.engine.host_prompts import HostPromptTier
@@ -42,7 +43,13 @@ from chorus_server.settings import Settings
 from chorus_server.spans import SpanExport
 from chorus_server.storage import can_keep, compile_cache
 from chorus_server.tenancy.usage import recorder_of
-from chorus_server.tenancy_wiring import change_reader, make_budgets, make_callers, open_with_keys
+from chorus_server.tenancy_wiring import (
+    change_reader,
+    make_budgets,
+    make_callers,
+    make_sessions,
+    open_with_keys,
+)
 
 if TYPE_CHECKING:
     from chorus_server.engine.executor import CompileWatch, KeptPrograms
@@ -107,6 +114,7 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
     services = Services(
         settings=settings,
         callers=callers,
+        sessions=make_sessions(library, callers),
         library=library,
         lifecycle=lifecycle,
         text=Offload(_TEXT_THREADS, _CALLS_WAITING, "text threads"),
@@ -129,7 +137,11 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
     )
     access = AccessLog(metrics.api, settings.access_log, services.traces)
     entrance = Entrance(services, access)
-    return App(settings, services, metrics, build_api(services, access), entrance, upkeep, spans)
+    api = build_api(services, access)
+    safe = settings.is_loopback or not settings.insecure_bind
+    if safe if settings.console is None else settings.console:
+        add_console(api, services)
+    return App(settings, services, metrics, api, entrance, upkeep, spans)
 
 
 def close_app(app: App) -> bool:
@@ -238,12 +250,13 @@ def bring_up(
     kept = keep_programs(settings, say)
     watch = CompileWatch().start()
     app.metrics.compiles.total.watch(watch.counts)
+    check_slots(settings, mesh_of(settings))
     loaded = load(settings, say)
     register_prompts(settings, services.library.store, loaded.fingerprint, say)
     services.serving, compiled, plan = start_engine(app, loaded, watch, kept, say, on_death)
     watch.mark_ready()
     if jobs:
-        start_tuning(app, loaded, watch, plan, say)
+        start_tuning(app, loaded, watch, plan)
     spare_collections()
     services.lifecycle.ready()
     if jobs:
@@ -251,14 +264,11 @@ def bring_up(
     return compiled
 
 
-def start_tuning(app: App, loaded: LoadedModel, watch: CompileWatch, plan: MemoryPlan, say: Say) -> None:
-    """Run tuning jobs on the engine's thread, if this process should and can."""
+def start_tuning(app: App, loaded: LoadedModel, watch: CompileWatch, plan: MemoryPlan) -> None:
+    """Run tuning jobs on the engine's thread, if this process should."""
     from chorus_server.tuning_wiring import serve_tuning
 
     if not app.settings.tuning_enabled:
-        return
-    if loaded.model.mesh is not None:
-        say("tuning jobs are left to `chorus worker`: the model is spread over several devices")
         return
     app.services.tuning = serve_tuning(app.services, loaded, watch, plan)
 
@@ -275,7 +285,7 @@ def load(settings: Settings, say: Say) -> LoadedModel:
 
     dtype, mesh = compute_dtype(settings), mesh_of(settings)
     matrix_dtype, why = matrix_dtype_of(settings)
-    shared = f", {mesh.data} x {mesh.model} devices" if mesh else ""
+    shared = f", {mesh} devices" if mesh else ""
     say(f"loading {settings.model} ({dtype}, {settings.layout}{shared}), matrices in {matrix_dtype}: {why}")
     tenths: set[int] = set()
 
@@ -313,21 +323,30 @@ def mesh_of(settings: Settings) -> DeviceMesh | None:
     """The devices that share the model; None means one device.
 
     Raises:
-        InvalidInputError: there are too few devices, or a block's slots cannot be divided among them. The
-            error names the setting.
+        InvalidInputError: there are too few devices; names the setting.
     """
     if settings.data_devices * settings.model_devices == 1:
         return None
+    from chorus_server.model.mesh import device_mesh
+
+    return device_mesh(settings.data_devices, settings.model_devices)
+
+
+def check_slots(settings: Settings, mesh: DeviceMesh | None) -> None:
+    """Refuse blocks that a server could not divide, before it loads a model. A worker has none.
+
+    Raises:
+        InvalidInputError: a block's slots cannot be divided among the devices; names the setting.
+    """
+    if mesh is None:
+        return
     import jax
 
     from chorus_server.engine.executor.places import Places
-    from chorus_server.model.mesh import device_mesh
 
-    mesh = device_mesh(settings.data_devices, settings.model_devices)
     if settings.shapes != "auto" or settings.blocks or jax.default_backend() == "cpu":
         for shape in set(ladder_of(settings).blocks):  # what `auto` chooses divides
             Places(mesh).state(shape, 0)
-    return mesh
 
 
 def keep_programs(settings: Settings, say: Say) -> KeptPrograms:

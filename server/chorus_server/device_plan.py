@@ -37,7 +37,7 @@ class Wanted:
         slots: of one block; each holds `input_tokens` and `new_tokens`.
         batch_rows: rows of a prefill step.
         prompt_rows: rows of the device table.
-        tuning_prompts: how many train together; 0 means no training. On several devices nothing trains.
+        tuning_prompts: how many train together; 0 means no training.
         tuning_rows: rows of each prompt in a micro-batch.
         prompt_length: rows of a prompt that is trained.
         ladder: what a server would compile, where its shapes were chosen; None is one block and one prefill
@@ -116,14 +116,12 @@ class DevicePlan:
 
 
 def plan_devices(config: T5Config, wanted: Wanted) -> DevicePlan:
-    """Compute the whole plan. On several devices it has no training, because a server does not train there.
+    """Compute the whole plan.
 
     Raises:
         InvalidInputError: the numbers of devices do not divide the model, the slots or each other; names the
             setting.
     """
-    if wanted.devices > 1:
-        wanted = replace(wanted, tuning_prompts=0)
     mesh = wanted.mesh
     every = planned_programs(config, wanted, mesh)
     stepping = [each.arguments for each in every if each.name == "tuning apply"]
@@ -159,7 +157,7 @@ def planned_programs(config: T5Config, wanted: Wanted, mesh: DeviceMesh) -> list
     model = build(config, wanted.layout, wanted.dtype, mesh, wanted.matrix_dtype)
     every = [*programs(model_spec(model, wanted.prompt_rows), _ladder(wanted))]
     if wanted.tuning_prompts:
-        training = table(model.functions, model.params, _tuning_shapes(config, wanted), dropping=True)
+        training = table(model.functions, model.params, _tuning_shapes(config, wanted, mesh), dropping=True)
         every += [replace(each, name=f"tuning {each.name}") for each in training]
     return every
 
@@ -200,21 +198,21 @@ def _ladder(wanted: Wanted) -> Ladder:
     return Ladder(((wanted.batch_rows, wanted.input_tokens),), (block,), (_TARGETS,))
 
 
-def _tuning_shapes(config: T5Config, wanted: Wanted) -> TrainingShapes:
-    rows = wanted.tuning_prompts * wanted.tuning_rows
+def _tuning_shapes(config: T5Config, wanted: Wanted, mesh: DeviceMesh) -> TrainingShapes:
+    rows = -(-wanted.tuning_prompts * wanted.tuning_rows // mesh.data) * mesh.data
     lengths, new_tokens = (wanted.input_tokens,), 0
     labels, label_length = _TARGETS
     return TrainingShapes(
         wanted.tuning_prompts, wanted.prompt_length, config.d_model, wanted.tuning_rows, lengths,
-        _TARGET_TOKENS, rows, labels, label_length, new_tokens,
+        _TARGET_TOKENS, rows, labels, label_length, new_tokens, groups=mesh.data,
     )  # fmt: skip
 
 
 def _backward_bytes(config: T5Config, wanted: Wanted, mesh: DeviceMesh) -> int:
     """What a backward pass over the encoder keeps. With stacked layers: each layer's input, from which the
     rest is computed again. With separate layers: the wide products and attention weights of every layer."""
-    size, rows = np.dtype(wanted.dtype).itemsize, wanted.tuning_prompts * wanted.tuning_rows
-    B, L = (rows // mesh.data if rows % mesh.data == 0 else rows), wanted.input_tokens
+    size, L = np.dtype(wanted.dtype).itemsize, wanted.input_tokens
+    B = wanted.tuning_prompts * -(-wanted.tuning_rows // mesh.data)
     carry = B * L * config.d_model * size
     inner = 4 * B * L * config.inner_width * size + B * config.num_heads * L * L * (4 + size)
     layer = (inner + 3 * B * L * config.d_ff * size) // mesh.model

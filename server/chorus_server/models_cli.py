@@ -49,7 +49,7 @@ def _count(flag: str, default: int, text: str) -> Callable[[Command], Command]:
 @_count("--batch-rows", 8, "Rows of a prefill step.")
 @_count("--prompt-rows", 8192, "Rows of the prompt table.")
 @click.option("--tuning-prompts", type=click.IntRange(min=0), default=1, show_default=True,
-              help="Prompts that train together, on one device only; 0 means none.")  # fmt: skip
+              help="Prompts that train together; 0 means none.")  # fmt: skip
 @_count("--tuning-rows", 8, "Rows of each prompt in a micro-batch.")
 @_count("--prompt-length", 100, "Rows of a prompt that is trained.")
 @click.option("--bandwidth", type=Finite(min=0, min_open=True), metavar="GB/S",
@@ -161,8 +161,6 @@ def _print(plan: DevicePlan, bandwidth: float | None) -> None:
     moved = [("weights", step.weights), ("encoder memory", step.encoder_memory)]
     moved += [("self-attention", step.self_attention), ("logits", step.logits), ("total", step.total)]
     _table(console, "a decode step must move", moved)
-    if wanted.devices > 1:
-        console.print("no training: a model that is spread over several devices does not train")
     if bandwidth is not None:
         console.print(f"at {bandwidth:g} GB/s: {step.milliseconds(bandwidth):.3f} ms a step", highlight=False)
     table = Table("program", box=None)

@@ -12,6 +12,7 @@ from chorus_server.tenancy.budgets import Budgets
 from chorus_server.tenancy.callers import Callers
 from chorus_server.tenancy.keys import KeyRing, load_keys
 from chorus_server.tenancy.last_use import LastUse
+from chorus_server.tenancy.sessions import Sessions
 from prompts_store.names import check_name
 from prompts_store.store import PromptStore
 
@@ -43,6 +44,11 @@ def make_callers(settings: Settings, ring: KeyRing, library: PromptLibrary, metr
     keyless = settings.is_loopback or settings.insecure_bind
     last_use = LastUse(library.store, library.save)
     return Callers(library.store, ring, library.ask, last_use, metrics.tenancy, keyless=keyless)
+
+
+def make_sessions(library: PromptLibrary, callers: Callers) -> Sessions:
+    """Who is signed in to the console."""
+    return Sessions(library.store, callers, library.ask, library.save)
 
 
 def make_budgets(library: PromptLibrary, metrics: Metrics) -> Budgets:

@@ -28,6 +28,8 @@ WORKER_SETTINGS = (
     "matrix_dtype",
     "layout",
     "attention",
+    "model_devices",
+    "data_devices",
     *STORE_SETTINGS,
     "compile_cache_dir",
     "memory_limit_bytes",
@@ -152,10 +154,10 @@ def slice_seconds(settings: Settings) -> float:
 
 
 def worker_base(settings: Settings, loaded: LoadedModel) -> TuningBase:
-    """The model in the form that jobs train against. The device holds nothing else.
+    """The model in the form that jobs train against. The devices hold nothing else.
 
     Raises:
-        InvalidInputError: the weights alone do not fit the device.
+        InvalidInputError: the weights alone do not fit a device.
     """
     from chorus_server.api.services import longest_prompt
     from chorus_server.app import embeddings_of, ladder_of
@@ -164,15 +166,11 @@ def worker_base(settings: Settings, loaded: LoadedModel) -> TuningBase:
     from chorus_server.engine.memory_plan import device_limit
     from chorus_server.tuning_wiring import tuning_base
 
-    if loaded.model.mesh is not None:
-        raise InvalidInputError(
-            "A worker trains on one device: leave out model_devices and data_devices.", field="model_devices"
-        )
-    limit = settings.memory_limit_bytes or device_limit()
-    room = limit - loaded_weight_bytes(loaded)
+    limit, taken = settings.memory_limit_bytes or device_limit(loaded.model.mesh), loaded_weight_bytes(loaded)
+    room = limit - taken
     if room <= 0:
         raise InvalidInputError(
-            f"The weights take {loaded_weight_bytes(loaded)} bytes, but only {limit} may be used.",
+            f"The weights take {taken} bytes of each device, but only {limit} may be used.",
             field="memory_limit_bytes",
             code="memory_plan",
         )
@@ -187,7 +185,7 @@ def worker_base(settings: Settings, loaded: LoadedModel) -> TuningBase:
 
 
 def loaded_weight_bytes(loaded: LoadedModel) -> int:
-    """Bytes that the model takes on the device."""
-    import jax
+    """Bytes that the model takes of each device."""
+    from chorus_server.engine.executor.sizes import tree_bytes
 
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(loaded.model.params))
+    return tree_bytes(loaded.model.params)

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from chorus.cli.evaluate import _arguments, _subject, name_of
 from chorus.cli.evaluation_chart import evaluation_svg
-from chorus.cli.evaluation_tables import print_evaluation
+from chorus.cli.evaluation_tables import across_files, print_across_files, print_evaluation
 from chorus.cli.root import chorus
 from chorus.types import Evaluation
 
@@ -91,15 +91,42 @@ def test_references_become_subjects() -> None:
     }
     assert name_of({"pack": "acme/desk@2", "question": "refund"}) == "acme/desk@2:refund"
     assert _subject("base", {"instruction": "x", "few_shot": None}) == {"base": {"instruction": "x"}}
+    assert _subject("majority", {}) == {"majority": True} and name_of({"majority": True}) == "majority"
+    given = {"instruction": "x", "few_shot": 4}
+    assert _subject("base", given) == {"base": given}, "as it was before base:few-shot"
+    assert _subject("base", given, True) == {"base": {"instruction": "x"}}
+    assert _subject("base:few-shot", given, True) == {"base": given}
+    assert _subject("base:calibrated", given, True) == {"base": {"instruction": "x", "calibrated": True}}
+
+
+def test_seeds_share_a_row_of_the_table_across_files(capsys: pytest.CaptureFixture[str]) -> None:
+    def job(*accuracies: float) -> Evaluation:
+        seeds = [subject(f"default/qqp@{n}", accuracy) for n, accuracy in enumerate(accuracies, 1)]
+        base = {**subject("base:few-shot", 0.25), "kind": "base"}
+        return evaluation().model_copy(update={"result": {"rows": 4, "subjects": [*seeds, base]}})
+
+    found = across_files(
+        [("qqp.jsonl", job(0.5, 0.6, 0.7)), ("mrpc\x1b[31m", job(0.3, 0.3, 0.3))], "accuracy"
+    )
+    assert [(each["subject"], each["file"], each["mean"], each["deviation"]) for each in found] == [
+        ("default/qqp", "qqp.jsonl", 0.6, 0.1), ("base:few-shot", "qqp.jsonl", 0.25, None),
+        ("default/qqp", "mrpc\x1b[31m", 0.3, 0.0), ("base:few-shot", "mrpc\x1b[31m", 0.25, None),
+    ]  # fmt: skip
+    print_across_files(found)
+    shown = capsys.readouterr().out
+    assert "0.6000 ± 0.1000 (3)" in shown and "0.2500" in shown and "\x1b" not in shown
+    assert {each["metric"] for each in across_files([("a", job(0.5))], None)} == {"accuracy", "matthews"}
 
 
 def test_options_become_arguments() -> None:
     given = {
         "document": None, "format": "tsv", "labels": ("a", "b"), "metrics": (), "columns": ("text=sentence",),
-        "target_texts": (), "target": None, "seed": 3, "answer_by": None, "examples": None,
+        "metric_columns": ("group=question",), "target_texts": (), "target": None, "seed": 3,
+        "answer_by": None, "examples": None,
     }  # fmt: skip
     assert _arguments(given) == {
-        "labels": ["a", "b"], "columns": {"text": "sentence"}, "document": {"format": "tsv"}, "seed": 3,
+        "labels": ["a", "b"], "columns": {"text": "sentence"}, "seed": 3,
+        "document": {"format": "tsv", "metric_columns": {"group": "question"}},
     }  # fmt: skip
 
 
@@ -110,6 +137,8 @@ def test_options_become_arguments() -> None:
         (["evaluate", "sst2", "x.tsv", "--instruction", "good?"], "go with the reference base"),
         (["evaluate", "sst2", "x.tsv", "--column", "text"], "NAME=VALUE"),
         (["evaluate", "pack:desk", "x.tsv"], "pack:NAME:QUESTION"),
+        (["evaluate", "sst2", "base:few-shot", "x.tsv"], "needs --few-shot"),
+        (["evaluate", "sst2", "x.tsv", "--also", "y.tsv", "--chart", "x.svg"], "leave out --also"),
     ],
 )
 def test_a_command_that_was_not_understood_sends_nothing(

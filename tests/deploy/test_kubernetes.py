@@ -15,14 +15,16 @@ import yaml
 
 from chorus_server.api.metrics import Metrics
 from chorus_server.app import MAX_COMPILE_SECONDS, build_app, close_app
+from chorus_server.compile_cli import COMPILE_SETTINGS
 from chorus_server.settings import Settings
+from prompts_store.blobs.address import check_url
 from tests.pip_environment import SCHEMAS, pip_environment
 from tests.places import ROOT
 
 FOLDER, HERE = ROOT / "deploy" / "kubernetes", Path(__file__).parent
-VARIANTS = ("cpu", "nvidia", "tpu")
-BESIDE = ("migrate", "autoscale", "monitor", "endpoint-picker")
-ACCELERATORS = {"cpu": None, "nvidia": "nvidia.com/gpu", "tpu": "google.com/tpu"}
+VARIANTS = ("cpu", "nvidia", "tpu", "bucket")
+BESIDE = ("migrate", "compile", "autoscale", "monitor", "endpoint-picker")
+ACCELERATORS = {"cpu": None, "nvidia": "nvidia.com/gpu", "tpu": "google.com/tpu", "bucket": None}
 
 Document = dict[str, Any]
 
@@ -33,13 +35,15 @@ def read(path: Path) -> Document:
 
 
 def merged(base: Any, patch: Any) -> Any:
-    """A strategic merge, as far as the patches here need one: objects by key, containers by name, other lists
-    replaced."""
+    """A strategic merge, as far as the patches here need one: objects by key, where null removes one, lists
+    of what has names by those, other lists replaced."""
     if isinstance(base, dict) and isinstance(patch, dict):
-        return base | {key: merged(base.get(key), value) for key, value in patch.items()}
+        both = base | {key: merged(base.get(key), value) for key, value in patch.items()}
+        return {key: value for key, value in both.items() if value is not None}
     if isinstance(base, list) and isinstance(patch, list) and all("name" in each for each in base + patch):
         changed = {each["name"]: each for each in patch}
-        return [merged(each, changed.get(each["name"], {})) for each in base]
+        there = [merged(each, changed.pop(each["name"], {})) for each in base]
+        return list(changed.values()) + there
     return patch
 
 
@@ -56,7 +60,10 @@ def rendered(variant: str) -> list[Document]:
         for patch in (read(FOLDER / variant / each["path"]) for each in over["patches"]):
             kinds = [each["kind"] for each in documents]
             at = kinds.index(patch["kind"])
-            documents[at] = merged(documents[at], patch)
+            if patch.get("$patch") == "delete":
+                del documents[at]
+            else:
+                documents[at] = merged(documents[at], patch)
     for document in documents:
         if document["kind"] != "Namespace":
             document["metadata"]["namespace"] = base["namespace"]
@@ -159,8 +166,9 @@ def test_probes_and_scrapes_ask_for_what_exists(tmp_path: Path) -> None:
 
 def test_the_environment_names_settings_and_their_values_are_accepted() -> None:
     known = {f"CHORUS_{name.upper()}": name for name in Settings.model_fields}
-    for workload in (*(deployment(variant) for variant in VARIANTS), beside("migrate")):
-        given = environment(workload)
+    workloads = [*(deployment(variant) for variant in VARIANTS), beside("migrate"), beside("compile")]
+    for workload in workloads:
+        given = {name: value for name, value in environment(workload).items() if not name.startswith("AWS_")}
         assert given and set(given) <= set(known)
         Settings(**{known[name]: value for name, value in given.items() if value})
     assert "CHORUS_DATABASE_URL" in environment(beside("migrate"))
@@ -179,7 +187,7 @@ def test_there_is_time_to_drain_and_to_compile() -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_replicas_may_do_nothing_that_they_need_not(variant: str) -> None:
-    for workload in (deployment(variant), beside("migrate")):
+    for workload in (deployment(variant), beside("migrate"), beside("compile")):
         pod, container = workload["spec"]["template"]["spec"], container_of(workload)
         assert pod["automountServiceAccountToken"] is False and pod["enableServiceLinks"] is False
         assert pod["securityContext"]["runAsNonRoot"] is True
@@ -201,7 +209,7 @@ def test_each_variant_asks_for_its_accelerator(variant: str) -> None:
     container = container_of(deployment(variant))
     extra = set(container["resources"]["limits"]) - {"memory", "cpu"}
     assert extra == {ACCELERATORS[variant]} - {None}
-    accelerator = {"nvidia": "cuda"}.get(variant, variant)
+    accelerator = {"nvidia": "cuda", "bucket": "cpu"}.get(variant, variant)
     assert container["image"].endswith(f"-{accelerator}") and accelerator in ("cpu", "cuda", "tpu")
 
 
@@ -250,3 +258,35 @@ def test_selectors_find_the_replicas() -> None:
         if "persistentVolumeClaim" in volume
     ]
     assert claim == documents["PersistentVolumeClaim"]["metadata"]["name"]
+
+
+def volume_of(workload: Document) -> Document:
+    (found,) = [each for each in workload["spec"]["template"]["spec"]["volumes"] if each["name"] == "data"]
+    return {key: value for key, value in found.items() if key != "name"}
+
+
+def test_with_a_bucket_replicas_share_no_volume() -> None:
+    kinds = [document["kind"] for document in rendered("bucket")]
+    given, control = environment(deployment("bucket")), environment(deployment("cpu"))
+    assert "PersistentVolumeClaim" not in kinds and list(volume_of(deployment("bucket"))) == ["emptyDir"]
+    assert "PersistentVolumeClaim" in [document["kind"] for document in rendered("cpu")], "control"
+    check_url(given["CHORUS_BLOB_URL"])
+    assert control.keys() < given.keys() and "CHORUS_BLOB_URL" not in control
+    room = volume_of(deployment("bucket"))["emptyDir"]["sizeLimit"]
+    assert int(given["CHORUS_BLOB_CACHE_BYTES"]) < int(room.removesuffix("Gi")) << 30
+
+
+def test_programs_are_compiled_with_what_replicas_have() -> None:
+    """Else they would be others' programs: the folder, the image, the cores, and the settings that decide."""
+    job, replica = beside("compile"), deployment()
+    assert volume_of(job) == volume_of(replica)
+    assert container_of(job)["image"] == container_of(replica)["image"]
+    assert container_of(job)["resources"] == container_of(replica)["resources"]
+    decide = {f"CHORUS_{name.upper()}" for name in COMPILE_SETTINGS} - {"CHORUS_LOG_FORMAT"}
+    assert not decide & environment(replica).keys() - environment(job).keys()
+    assert job["spec"]["activeDeadlineSeconds"] >= MAX_COMPILE_SECONDS
+    image = (FOLDER / "bucket" / "Dockerfile").read_text()
+    assert container_of(deployment("bucket"))["image"] in image
+    assert f"ARG IMAGE={container_of(replica)['image']}\n" in image and "RUN chorus compile " in image
+    assert re.search(r"USER root\n.*RUN .*\nUSER chorus\n", image, re.DOTALL)
+    assert "ENV CHORUS_COMPILE_CACHE_DIR=/opt/" in image  # /data is a volume, and empty at a start

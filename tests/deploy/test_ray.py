@@ -85,7 +85,7 @@ def test_the_image_has_the_ray_that_is_named_everywhere() -> None:
     assert f"ray=={version}\n" in (ROOT / "tests" / "ray.txt").read_text()
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     (wanted,) = [each for each in extras["ray"] if each.startswith("ray[")]
-    assert wanted in (FOLDER / "Dockerfile").read_text()
+    assert f"ray[serve]{wanted.partition(']')[2]}" in (FOLDER / "Dockerfile").read_text()
     assert version.startswith(wanted.partition(">=")[2].partition(",")[0])
 
 

@@ -21,11 +21,11 @@ JaxExecutor.collect = collect
 """
 _HANGS_AFTERWARDS = """
 import chorus_server.process
-class Stuck(chorus_server.process._Uvicorn):
+class Stuck(chorus_server.process.EndingServer):
     async def shutdown(self, sockets=None):
         import threading
         threading.Event().wait()  # the event loop itself hangs
-chorus_server.process._Uvicorn = Stuck
+chorus_server.process.EndingServer = Stuck
 """
 _SERVE = "from chorus_server.cli import serve; serve()"
 

@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -16,9 +17,12 @@ from prompts_store import PromptStore
 from prompts_store.testing import example_prompt, file_bytes
 from tests.faults.store_kill_child import opened, put_elsewhere, rows_of
 from tests.places import IMPORTS, python_module
+from tests.postgres_server import PostgresServer
+from tests.s3_server import S3Server
 from tether import tethered
 
 KILLS = 20
+REPLICAS, KILLS_OF_EACH = 3, 3
 SEED = 2026
 
 
@@ -102,6 +106,12 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_half_there(place: Path) -> 
                 report = store.check()
                 assert report.clean, f"after kill {number} (seed {SEED}): {report.problems}"
                 left_behind += report.orphans + report.temporary_files
+    _require_all(place, acknowledged)
+    assert len(acknowledged) >= kills, "the children did too little to show anything"
+    assert left_behind > 0 or kills < KILLS // 2, "no kill hit an upload"
+
+
+def _require_all(place: Path, acknowledged: list[tuple[str, int, int]]) -> None:
     with closing(opened(place)) as store:
         for task, version, seed in acknowledged:
             values, manifest = example_prompt(seed - seed % 3, template=f"{seed} {{text}}")
@@ -111,8 +121,31 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_half_there(place: Path) -> 
         store.collect(grace_seconds=0)
         report = store.check()
         assert report.clean and (report.orphans, report.temporary_files) == (0, 0)
-    assert len(acknowledged) >= kills, "the children did too little to show anything"
-    assert left_behind > 0 or kills < KILLS // 2, "no kill hit an upload"
+
+
+def test_nothing_acknowledged_is_lost_of_replicas_that_are_killed_while_others_work(
+    tmp_path: Path, postgres_server: PostgresServer, s3_server: S3Server
+) -> None:
+    """Each with a folder of its own, as on machines of their own, and collecting what the others store."""
+    address, url = s3_server.address(), postgres_server.create()
+    folders = [tmp_path / str(number) for number in range(REPLICAS)]
+    for folder in folders:
+        folder.mkdir()
+        put_elsewhere(folder, address, url)
+    with closing(opened(folders[0])):  # the tables are there
+        pass
+
+    def lives(replica: int) -> list[tuple[str, int, int]]:
+        chance = random.Random(SEED + replica)
+        with _launcher() as launcher:
+            numbers = range(replica, REPLICAS * KILLS_OF_EACH, REPLICAS)
+            found = [launcher.kill_one(folders[replica], number, "sound", chance) for number in numbers]
+        return [one for some in found for one in some]
+
+    with ThreadPoolExecutor(REPLICAS) as pool:
+        acknowledged = [one for some in pool.map(lives, range(REPLICAS)) for one in some]
+    _require_all(folders[0], acknowledged)
+    assert len(acknowledged) >= REPLICAS * KILLS_OF_EACH, "the children did too little to show anything"
 
 
 def test_no_acknowledged_file_is_lost_and_no_job_is_half_there(place: Path) -> None:

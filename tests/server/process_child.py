@@ -67,10 +67,10 @@ def way(name: str) -> Say:
         process.bring_up = fail(next(kind for kind in kinds if type(kind).__name__ in name))
     elif name == "the load hangs and the server fails":
         process.bring_up = hang
-        process._Uvicorn.main_loop = fail(RuntimeError("no"))  # type: ignore[method-assign]
+        process.EndingServer.main_loop = fail(RuntimeError("no"))  # type: ignore[method-assign]
     elif name in ("the load fails and the loop hangs", "the control"):
         process.bring_up = fail(RuntimeError("no"))
-        process._Uvicorn.shutdown = stuck  # type: ignore[method-assign]
+        process.EndingServer.shutdown = stuck  # type: ignore[method-assign]
         if name == "the control":
             process.Process._keep_time = lambda self: None  # type: ignore[method-assign]
     elif name == "nobody hears that it listens":

@@ -15,6 +15,7 @@ from chorus_server.app import (
     Compiled,
     build_app,
     check_compile_time,
+    check_slots,
     close_app,
     engine_config,
     ladder_of,
@@ -48,6 +49,11 @@ def test_programs_are_counted_before_there_is_a_model(ladder: dict[str, Any]) ->
     assert program_count(shapes) == len(names) == len(set(names))
 
 
+def _check_slots(**given: Any) -> None:
+    settings = Settings(model="x", **given)
+    check_slots(settings, mesh_of(settings))
+
+
 def test_devices_are_checked_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert mesh_of(Settings(model="x")) is None
     with pytest.raises(InvalidInputError, match="needs 64 devices") as caught:
@@ -59,7 +65,7 @@ def test_devices_are_checked_before_anything_is_loaded(monkeypatch: pytest.Monke
     with pytest.raises(
         InvalidInputError, match=r"data axis of 3 devices .* 16 slots of block 128x64x16"
     ) as caught:
-        mesh_of(Settings(model="x", data_devices=3, blocks=((512, 64, 3), (128, 64, 16))))
+        _check_slots(data_devices=3, blocks=((512, 64, 3), (128, 64, 16)))
     assert caught.value.field == "blocks"
 
 
@@ -134,11 +140,11 @@ def test_the_settings_defaults_are_the_engines() -> None:
 def test_slots_are_checked_before_loading_only_where_they_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chorus_server.model.mesh.device_mesh", abstract_mesh)
     with pytest.raises(InvalidInputError, match="does not divide the"):
-        mesh_of(Settings(model="x", data_devices=3))  # a CPU: the slots are those of `medium`
+        _check_slots(data_devices=3)  # a CPU: the slots are those of `medium`
     monkeypatch.setattr("jax.default_backend", lambda: "gpu")
-    assert mesh_of(Settings(model="x", data_devices=3)) is not None  # `auto` will choose multiples of 3
+    _check_slots(data_devices=3)  # `auto` will choose multiples of 3
     with pytest.raises(InvalidInputError, match="does not divide the"):
-        mesh_of(Settings(model="x", data_devices=3, shapes="medium"))
+        _check_slots(data_devices=3, shapes="medium")
 
 
 def test_a_model_too_large_for_its_device_is_refused_before_it_is_read() -> None:

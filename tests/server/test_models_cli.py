@@ -53,12 +53,22 @@ def test_xxl_on_eight_devices_by_hand() -> None:
 
 
 @pytest.mark.parametrize("devices", [["--devices", "2"], ["--devices", "2", "--data-devices", "2"]])
-def test_training_is_planned_where_a_server_trains(devices: list[str]) -> None:
-    """On one device; `server/chorus_server/app.py` and the worker leave jobs alone when there is a mesh."""
-    alone, spread = (_json("plan", "--size", "base", *more) for more in ([], devices))
-    assert alone["device_bytes"]["training"] > 0 and any("tuning" in name for name in alone["programs"])
-    assert "training" not in spread["device_bytes"] and spread["shapes"]["tuning_prompts"] == 0
-    assert not [name for name in spread["programs"] if "tuning" in name]
+def test_training_is_planned_on_several_devices(devices: list[str]) -> None:
+    alone, spread, none = (
+        _json("plan", "--size", "base", *more) for more in ([], devices, [*devices, "--tuning-prompts", "0"])
+    )
+    programs = [name for name in alone["programs"] if "tuning" in name]
+    assert programs and [name for name in spread["programs"] if "tuning" in name] == programs
+    # Half the rows or half of each layer, and as much of prompts and of what lies between layers.
+    training = spread["device_bytes"]["training"]
+    assert 0.5 <= training / alone["device_bytes"]["training"] < 0.6
+    assert "training" not in none["device_bytes"] and not any("tuning" in name for name in none["programs"])
+
+
+def test_a_group_has_a_row_more_where_rows_do_not_divide() -> None:
+    cut = [_json("plan", "--size", "base", "--devices", "2", "--data-devices", "2", "--tuning-rows", rows)
+           for rows in ("3", "4")]  # fmt: skip
+    assert cut[0]["device_bytes"]["training"] == cut[1]["device_bytes"]["training"]
 
 
 def test_a_step_moves_what_is_there_not_what_there_is_room_for() -> None:
@@ -111,7 +121,7 @@ def test_the_table_is_for_people() -> None:
     for words in (
         "1 data x 8 model",
         "encoder memory",
-        "no training",
+        "training (estimate)",
         "must move",
         "decode[512x64x64,plain]",
     ):

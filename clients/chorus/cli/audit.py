@@ -74,7 +74,7 @@ def verify(session: Session, tenant: str | None) -> None:
     with session.client() as client:
         for row in _rows(client, tenant=tenant):
             number += 1
-            wrong += _problems(last, row)
+            wrong += chain_problems(last, row)
             last = row
     if session.as_json:
         end = None if last is None else {"sequence": last.sequence, "hash": last.hash}
@@ -100,7 +100,8 @@ def _rows(client: Client, **query: str | None) -> Iterator[AuditRow]:
             return
 
 
-def _problems(last: AuditRow | None, row: AuditRow) -> list[str]:
+def chain_problems(last: AuditRow | None, row: AuditRow) -> list[str]:
+    """What is wrong with a row, given the one before it; nothing if the log is one chain here."""
     facts = _facts(row)
     del facts["hash"]
     found = []

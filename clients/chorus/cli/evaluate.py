@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from chorus.cli.evaluation_chart import evaluation_svg
-from chorus.cli.evaluation_tables import print_evaluation
+from chorus.cli.evaluation_tables import across_files, print_across_files, print_evaluation
 from chorus.cli.job_following import DETACHED
 from chorus.cli.output import clean, print_facts, print_json, print_table
 from chorus.cli.session import Session, with_session
@@ -16,12 +16,15 @@ from chorus.cli.start_group import StartGroup
 from chorus.cli.tune_jobs import STATUSES
 from chorus.cli.tune_options import document_of, pairs
 from chorus.client import Client
+from chorus.errors import ApiError
 from chorus.saving import require_folder, write_file
 from chorus.types import Evaluation, EvaluationSummary
 
 ENSEMBLE = "ensemble:"
 PACK = "pack:"
 BASE = "base"
+FEW_SHOT, CALIBRATED = f"{BASE}:few-shot", f"{BASE}:calibrated"
+MAJORITY = "majority"
 
 
 @click.group(cls=StartGroup, short_help="Evaluate prompts, ensembles, packs and the base model on a file.")
@@ -40,8 +43,13 @@ def evaluate() -> None:
 @click.argument("references", nargs=-1, metavar="REFERENCE... FILE")
 @click.option("--instruction", help="Text before each input of `base`.")
 @click.option("--template", help='How columns become the text of `base`, "{sentence}". [default: {text}]')
-@click.option("--few-shot", type=click.IntRange(0, 32), help="Rows of --examples that `base` is shown.")
-@click.option("--examples", metavar="DATA", help="File from which --few-shot takes rows.")
+@click.option(
+    "--few-shot",
+    type=click.IntRange(0, 32),
+    help="Rows of --examples that `base:few-shot` is shown; `base` itself where that is not named.",
+)
+@click.option("--examples", metavar="DATA", help="File from which --few-shot and `majority` take rows.")
+@click.option("--also", multiple=True, metavar="FILE", help="A further file to evaluate all on; repeat.")
 @click.option(
     "--answer-by",
     type=click.Choice(["ranked", "calibrated", "greedy"]),
@@ -84,6 +92,7 @@ def evaluate() -> None:
 def start(
     session: Session,
     references: tuple[str, ...],
+    also: tuple[str, ...],
     chart: Path | None,
     predictions: Path | None,
     follow: bool,
@@ -92,8 +101,9 @@ def start(
     """Evaluate each REFERENCE on FILE. Later ones are compared with the first. Ctrl-C leaves it running.
 
     REFERENCE is a prompt's, such as sst2@3; ensemble:NAME; pack:NAME:QUESTION, a question of a decision
-    pack; or base, the model without a prompt. FILE is a local JSONL, CSV, TSV or Parquet file, which is
-    uploaded, or the id of an uploaded one.
+    pack; base, the model without a prompt, also base:calibrated (less each label's mean over the rows) and
+    base:few-shot; or majority, the commonest answer of --examples. FILE is a local JSONL, CSV, TSV or Parquet
+    file, which is uploaded, or the id of an uploaded one. With --also, the end is a table of all files.
     """
     if len(references) < 2:
         raise click.UsageError("Name what to evaluate, and then the file: chorus evaluate sst2 test.tsv")
@@ -102,11 +112,22 @@ def start(
             require_folder(path)
     *names, file = references
     base = {name: given.pop(name) for name in ("instruction", "template", "few_shot")}
-    if BASE not in names and any(value is not None for value in base.values()):
+    if not {BASE, FEW_SHOT, CALIBRATED} & set(names) and any(value is not None for value in base.values()):
         raise click.UsageError("--instruction, --template and --few-shot go with the reference base.")
     arguments = _arguments(given)
-    subjects = [_subject(name, base) for name in names]
+    if (FEW_SHOT in names) > bool(base["few_shot"]):
+        raise click.UsageError(f"{FEW_SHOT} needs --few-shot, the number of rows, and --examples.")
+    if also and (chart is not None or predictions is not None):
+        raise click.UsageError("--chart and --predictions are of one file: leave out --also.")
+    subjects = [_subject(name, base, FEW_SHOT in names) for name in names]
     with session.client() as client:
+        if also:
+            jobs = [client.evaluations.start(subjects, each, **arguments) for each in (file, *also)]
+            for job in jobs:
+                _tell(session, job) if not follow else click.echo(f"{job.id} started", err=True)
+            if follow:
+                _table(session, client, [_followed(session, client, job) for job in jobs], None)
+            return
         job = client.evaluations.start(subjects, file, **arguments)
         if not follow:
             _tell(session, job, f"Follow it: chorus evaluate follow {job.id}")
@@ -124,6 +145,20 @@ def follow(session: Session, job: str, chart: Path | None, predictions: Path | N
     """Wait for JOB and show its result. Exits with 1 if it failed or was cancelled."""
     with session.client() as client:
         _finish(session, client, client.evaluations.get(job), chart, predictions)
+
+
+@evaluate.command()
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+@click.option("--metric", help="Only this metric. [default: all]")
+@with_session
+def table(session: Session, jobs: tuple[str, ...], metric: str | None) -> None:
+    """Put finished evaluations into one table: a row for each subject, a column for each file.
+
+    Versions of one task share a row, with the mean of their figures, the standard deviation (n - 1) and how
+    many there are: name the seeds of one recipe.
+    """
+    with session.client() as client:
+        _table(session, client, [client.evaluations.get(job) for job in jobs], metric)
 
 
 @evaluate.command("list")
@@ -198,7 +233,7 @@ def name_of(subject: dict[str, Any]) -> str:
     """What people call a subject."""
     if "pack" in subject:
         return f"{subject['pack']}:{subject.get('question')}"
-    return str(subject.get("task") or subject.get("ensemble") or BASE)
+    return str(subject.get("task") or subject.get("ensemble") or (BASE if BASE in subject else MAJORITY))
 
 
 def rows_of(job: EvaluationSummary) -> str | None:
@@ -207,9 +242,19 @@ def rows_of(job: EvaluationSummary) -> str | None:
     return None if in_all is None else f"{rows or 0} of {in_all}"
 
 
-def _subject(name: str, base: dict[str, Any]) -> dict[str, Any]:
-    if name == BASE:
-        return {BASE: {key: value for key, value in base.items() if value is not None}}
+def _subject(name: str, base: dict[str, Any], few_shot_apart: bool = False) -> dict[str, Any]:
+    """A subject of the document.
+
+    Args:
+        few_shot_apart: whether `base:few-shot` is named too, so that the others are shown no rows.
+    """
+    if name == MAJORITY:
+        return {MAJORITY: True}
+    if name in (BASE, CALIBRATED, FEW_SHOT):
+        given = {key: value for key, value in base.items() if value is not None}
+        if few_shot_apart and name != FEW_SHOT:
+            given.pop("few_shot", None)
+        return {BASE: given | ({"calibrated": True} if name == CALIBRATED else {})}
     if name.startswith(ENSEMBLE):
         return {"ensemble": name.removeprefix(ENSEMBLE)}
     if name.startswith(PACK):
@@ -242,6 +287,19 @@ def _finish(
     session: Session, client: Client, job: Evaluation, chart: Path | None, predictions: Path | None
 ) -> None:
     """Wait for the end, and show it."""
+    ended = _followed(session, client, job)
+    if not session.as_json:
+        print_evaluation(ended)
+    if chart is not None:
+        write_file(chart, evaluation_svg(ended).encode())
+        click.echo(f"{chart} written", err=True)
+    if predictions is not None:
+        write_file(predictions, client.evaluations.predictions(ended))
+        click.echo(f"{predictions} written", err=True)
+
+
+def _followed(session: Session, client: Client, job: Evaluation) -> Evaluation:
+    """Wait for the end, and tell how far it is. Exits with 1 if it failed or was cancelled."""
     try:
         with client.evaluations.events(job) as events:
             for event in events:
@@ -263,16 +321,33 @@ def _finish(
         error = ended.error or {}
         why = f"{error.get('code', '')}: {error.get('message', '')}" if error else ""
         click.echo(" ".join(clean(f"chorus: {ended.id} {ended.status} {why}").split()), err=True)
-    else:
-        print_evaluation(ended)
     if not ended.succeeded:
         raise SystemExit(1)
-    if chart is not None:
-        write_file(chart, evaluation_svg(ended).encode())
-        click.echo(f"{chart} written", err=True)
-    if predictions is not None:
-        write_file(predictions, client.evaluations.predictions(ended))
-        click.echo(f"{predictions} written", err=True)
+    return ended
+
+
+def _table(session: Session, client: Client, jobs: list[Evaluation], metric: str | None) -> None:
+    for job in jobs:
+        if not job.succeeded:
+            raise click.UsageError(
+                f"{clean(job.id)} is {clean(job.status)}: name evaluations that succeeded."
+            )
+    files = {job.id: _file_name(client, str(job.spec.get("file"))) for job in jobs}
+    found = across_files([(files[job.id], job) for job in jobs], metric)
+    if session.as_json:
+        print_json({"figures": found})
+        return
+    if not found:
+        raise click.UsageError(f"None of them has the metric {metric}.")
+    print_across_files(found)
+
+
+def _file_name(client: Client, file: str) -> str:
+    """The name of a data file; its id, if it is no longer there."""
+    try:
+        return client.files.get(file).name or file
+    except ApiError:
+        return file
 
 
 def _tell(session: Session, job: Evaluation, advice: str = "") -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
 from typing import Any
 
 import click
@@ -26,6 +27,53 @@ def print_evaluation(job: Evaluation) -> None:
     for each in subjects:
         _print_confusion(each)
     click.echo(clean(f"predictions: {result.get('predictions')}"))
+
+
+def across_files(jobs: Sequence[tuple[str, Evaluation]], metric: str | None) -> list[dict[str, Any]]:
+    """Each metric of each subject on each file: `metric`, `subject`, `file`, `values`, their `mean` and their
+    standard deviation (n - 1; none of a single one). Versions of one task are one subject.
+
+    Args:
+        jobs: evaluations that succeeded, each with its file's name.
+        metric: the only one to take.
+    """
+    values: dict[tuple[str, str, str], list[float]] = {}
+    for file, job in jobs:
+        for name in metrics_of(job):
+            for each in job.result.get("subjects") or []:
+                if metric in (None, name):
+                    key = (name, _without_version(each), file)
+                    values.setdefault(key, []).append(float(each["metrics"][name]))
+    return [
+        {
+            "metric": name,
+            "subject": subject,
+            "file": file,
+            "values": each,
+            "mean": round(fmean(each), 6),
+            "deviation": round(stdev(each), 6) if len(each) > 1 else None,
+        }
+        for (name, subject, file), each in values.items()
+    ]
+
+
+def print_across_files(found: Sequence[Mapping[str, Any]]) -> None:
+    """A table for each metric: a row for each subject, a column for each file."""
+    files = list(dict.fromkeys(each["file"] for each in found))
+    for metric in dict.fromkeys(each["metric"] for each in found):
+        cells: dict[str, dict[str, str]] = {}
+        for each in found:
+            if each["metric"] == metric:
+                spread = "" if each["deviation"] is None else f" ± {each['deviation']:.4f}"
+                several = f" ({len(each['values'])})" if len(each["values"]) > 1 else ""
+                cells.setdefault(each["subject"], {})[each["file"]] = f"{each['mean']:.4f}{spread}{several}"
+        rows = ((subject, *(of_files.get(file) for file in files)) for subject, of_files in cells.items())
+        print_table((metric, *(f"#{clean(file)}" for file in files)), rows)
+
+
+def _without_version(subject: Mapping[str, Any]) -> str:
+    name = str(subject["name"])
+    return name.partition("@")[0] if subject["kind"] == "task" else name
 
 
 def metrics_of(job: Evaluation) -> list[str]:

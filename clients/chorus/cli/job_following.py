@@ -121,4 +121,5 @@ def _measured(prompt: Mapping[str, object]) -> str:
     for name, value in (metrics if isinstance(metrics, dict) else {}).items():
         split, _, metric = str(name).partition("_")
         found.setdefault(split, {})[metric] = float(value)
-    return ", ".join(f"{metrics_text(named)} ({split})" for split, named in found.items())
+    text = ", ".join(f"{metrics_text(named)} ({split})" for split, named in found.items())
+    return f"{text}, chosen on test" if prompt.get("chosen_on") == "test" else text

@@ -106,6 +106,11 @@ def _superglue(
     return Dataset(f"superglue/{name}", folder, _FILES, OFFICIAL, rows, template, metrics, **more)
 
 
+def _words(*words: str) -> dict[str, Any]:
+    """First values for a set without labels, as in the paper (section 3.2)."""
+    return {"initialiser": "words", "initialiser_words": list(words)}
+
+
 _ENTAILMENT = ("entailment", "contradiction", "neutral")
 _RTE = ("entailment", "not_entailment")
 
@@ -152,6 +157,7 @@ SUPERGLUE = (
         ("record_f1", "record_em"),
         metric_columns={"group": "query_id"},
         normalizer="t5_record",
+        recipe=_words("commonsense", "reasoning", "reading", "comprehension"),
         trains=_for_each_answer,
         counted=None,
     ),
@@ -179,6 +185,7 @@ SUPERGLUE = (
         ("wsc_referent",),
         prefix="wsc:",
         metric_columns={"label": "correct"},
+        recipe=_words("commonsense", "pronoun", "resolution"),
         trains=_correct_referents,
         counted="correct",
     ),

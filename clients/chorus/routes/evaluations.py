@@ -26,8 +26,8 @@ from chorus.wire import Call, Request, Steps, creation, encode_json, model_of, q
 PATH_OF_EVALUATIONS = "/v1/evaluations"
 
 Asked = str | Mapping[str, Any]
-"""A prompt's reference; or `{"task": ...}`, `{"ensemble": ...}`, `{"pack": ..., "question": ...}` or
-`{"base": {...}}`."""
+"""A prompt's reference; or `{"task": ...}`, `{"ensemble": ...}`, `{"pack": ..., "question": ...}`,
+`{"base": {...}}` or `{"majority": True}`."""
 
 
 def _path(job: str | EvaluationSummary, *rest: str) -> str:
@@ -58,7 +58,8 @@ def start(
     Args:
         subjects: what to evaluate, one or several; the later ones are compared with the first.
         file: the rows: a path, rows, an uploaded file or its id.
-        examples: rows that a base subject with `few_shot` is shown, from another file.
+        examples: rows that a base subject with `few_shot` is shown, and whose commonest answer `majority`
+            gives, from another file.
         labels: the possible answers; by default those that all subjects have.
         metrics: any of tuning's.
         answer_by: `ranked`, `calibrated` or `greedy`; by default `ranked` where there are labels.

@@ -182,6 +182,7 @@ class VersionMethods:
 
     push = Method(push)
     versions = Method(all_versions)
+    versions_page = Method(list_versions)
     version = Method(get)
     delete_version = Method(delete)
     artifact = Method(artifact)

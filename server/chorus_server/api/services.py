@@ -29,6 +29,7 @@ from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.settings import Settings
 from chorus_server.tenancy.budgets import Budgets
 from chorus_server.tenancy.callers import Callers
+from chorus_server.tenancy.sessions import Sessions
 from chorus_server.tenancy.usage import UsageRecorder
 from prompts_store.records import Actor
 from prompts_store.store import PromptStore
@@ -84,6 +85,7 @@ class Services:
 
     Attributes:
         callers: who asks.
+        sessions: who is signed in to the console.
         changes: what other processes changed.
         serving: None until the model is loaded and its programs compiled.
         text: threads for tokenising long texts, for neighbours and for `/metrics`.
@@ -100,6 +102,7 @@ class Services:
 
     settings: Settings
     callers: Callers
+    sessions: Sessions
     library: PromptLibrary
     lifecycle: Lifecycle
     text: Offload

@@ -53,12 +53,14 @@ def deployment(settings: Settings) -> Any:
     """The deployment, with what Ray has to know of the settings. A Serve config may change its options."""
     from ray import serve
 
+    # Requests with one x-session-id go to one replica, as long as it takes them. HAProxy has a way of its
+    # own, and Ray refuses a router then.
+    router = {} if _haproxy() else {"request_router_config": {"request_router_class": _ROUTER}}
     return serve.deployment(
         serve.ingress()(RayReplica),
         name="chorus",
         max_ongoing_requests=MAX_ONGOING_REQUESTS,
-        # Requests with one x-session-id go to one replica, as long as it takes them.
-        request_router_config={"request_router_class": _ROUTER},
+        **router,
         graceful_shutdown_timeout_s=_notice_seconds() + settings.drain_seconds + _GRACE_SECONDS,
         graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=2,
@@ -130,8 +132,13 @@ def _stopping() -> bool:
     return bool(getattr(getattr(actor, "_replica_impl", None), "_shutting_down", False))
 
 
+def _haproxy() -> bool:
+    """Whether HAProxy is in front, in place of Ray's own proxy."""
+    return os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
+
+
 def _notice_seconds() -> float:
     """How long HAProxy may still send requests to a replica that is being stopped."""
-    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "1":
+    if not _haproxy():
         return 0.0
     return float(os.environ.get("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "30"))

@@ -139,8 +139,8 @@ def build_app_behind(settings: Settings, proxy_host: str, lost_lines: Callable[[
         raise InvalidInputError(
             f"Refusing to serve behind a proxy that listens on {proxy_host} without a key: anybody who "
             "reaches it could use and delete every prompt. Set CHORUS_OPERATOR_KEY_FILE; or let the proxy "
-            "listen on 127.0.0.1 (http_options.host; in HAProxy mode Ray ignores it, and listens on every "
-            "address); or accept the risk with CHORUS_INSECURE_BIND=true.",
+            "listen on 127.0.0.1 (http_options.host; in HAProxy mode Ray's default is every address); or "
+            "accept the risk with CHORUS_INSECURE_BIND=true.",
             field="http_host",
         ) from None
 

@@ -46,6 +46,16 @@ class Functions:
     attention: AttentionKind = "xla"
 
     @property
+    def groups(self) -> int:
+        """Number of groups of devices that share the rows of a batch."""
+        return 1 if self.mesh is None else self.mesh.data
+
+    @property
+    def devices(self) -> int:
+        """Number of devices that share the model."""
+        return 1 if self.mesh is None else self.mesh.size
+
+    @property
     def slot_axis(self) -> int:
         """The slot (batch) axis of every leaf of memory and cache."""
         return 0 if self.layout == "unrolled" else 1

@@ -3,11 +3,12 @@
 The `model` axis splits every tensor: attention by heads, the feed-forward by F, the head by vocabulary, and
 the embedding (with the prompt rows) by D, so that a lookup needs no other device. The `data` axis repeats the
 weights and splits the rows of a batch and the slots of a block. A device of a `data` x `model` mesh holds 1 /
-`model` of the weights.
+`model` of the weights. The devices that have one place on the `data` axis are a group.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,9 @@ class DeviceMesh:
     """
 
     mesh: Any
+
+    def __str__(self) -> str:
+        return f"{self.data} x {self.model}"
 
     @property
     def data(self) -> int:
@@ -85,6 +89,26 @@ class DeviceMesh:
         """Sharding of encoder memory and self-attention state: slots over `data`, heads over `model`."""
         return self.sharding(*(None,) * (layout == "scanned"), DATA, MODEL)
 
+    def by_group(self, function: Callable[..., Any], whole: tuple[Any, ...], cut: Any) -> Any:
+        """What `function(*whole, part)` gives in each group, where `part` is the group's part of every array
+        in `cut`. Results get a first axis of groups.
+
+        Inside, an array has the rows of one group only, so nothing travels from one group to another.
+        """
+
+        def of_one(*arguments: Any) -> Any:
+            return jax.tree.map(lambda leaf: leaf[None], function(*arguments))
+
+        each, every = PartitionSpec(DATA), (PartitionSpec(),) * len(whole)  # type: ignore[no-untyped-call]
+        return jax.shard_map(
+            of_one,
+            mesh=self.mesh,
+            in_specs=(*every, each),
+            out_specs=each,
+            axis_names={DATA},
+            check_vma=False,  # as of JAX 0.10.2 its check does not know `searchsorted`
+        )(*whole, cut)
+
     def keep_rows(self, x: Float[Array, "B *rest"]) -> Float[Array, "B *rest"]:
         """The same x, split only by rows, because every part of the model axis reads it whole."""
         return _constrained(x, self.rows(x.shape[0], x.ndim - 1))
@@ -96,6 +120,10 @@ class DeviceMesh:
 
 
 def _constrained(x: Float[Array, "*axes"], where: NamedSharding) -> Float[Array, "*axes"]:
+    inside = jax.sharding.get_abstract_mesh()
+    if DATA in inside.manual_axes:  # in a group, which has no rows of another
+        spec = (None if axis == DATA else axis for axis in where.spec)
+        where = NamedSharding(inside, PartitionSpec(*spec))  # type: ignore[no-untyped-call]
     result: Array = jax.lax.with_sharding_constraint(x, where)  # type: ignore[no-untyped-call]
     return result
 

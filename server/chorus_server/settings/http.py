@@ -37,6 +37,11 @@ class HttpSettings(SettingsGroup):
         description="Deprecated, make a key with the scope `metrics:read` instead: file with a bearer token "
         "that reads `/metrics` and nothing else.",
     )
+    console: bool | None = Field(
+        None,
+        description="Serve the console, pages for browsers, at `/console`. When left out: yes, unless others "
+        "can reach the server without a key.",
+    )
     tenant: str = Field(
         "default",
         description="Tenant of the keys that come from files, and of everybody when there is no key.",

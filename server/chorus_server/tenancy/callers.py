@@ -26,7 +26,7 @@ from prompts_store.errors import NotFoundError, StoreError
 from prompts_store.store import PromptStore
 from prompts_store.tenants.key_format import matches, public_part
 from prompts_store.tenants.limits import KeyLimits, TenantLimits
-from prompts_store.tenants.records import Change, FoundKey, TenantStatus
+from prompts_store.tenants.records import Change, FoundKey, Session, TenantStatus
 
 T = TypeVar("T")
 L = TypeVar("L", bound=KeyLimits)
@@ -150,6 +150,27 @@ class Callers:
         """
         return await self._decide(authorization, scope, address)
 
+    async def of_session(self, session: Session, token: str, scope: Scope | None, address: str) -> Principal:
+        """Whom a session of the console stands for: its key, as that is now.
+
+        Args:
+            token: the session's, which the browser has.
+
+        Raises:
+            UnauthenticatedError: the key was revoked, has expired, or is in no file any more.
+            ForbiddenError, StoreError: as of `authorise`.
+        """
+        principal: Principal | None = None
+        if session.public is not None:
+            standing = await self._standing(session.public, address)
+            if standing is not None and not self._is_over(standing):
+                principal = standing.principal
+        elif session.seal is not None:
+            principal = self.ring.sealed(session.seal, token)
+        if principal is None or principal.tenant != session.tenant:
+            raise UnauthenticatedError("Sign in again: the key of this session is no longer good.")
+        return await self._of_tenant(principal, scope, address)
+
     async def of_job(self, tenant: str, name: str, key: str | None) -> Principal:
         """Who a job's requests are charged to: its tenant, and the key that made it, if that is still there.
 
@@ -202,9 +223,11 @@ class Callers:
         return self._let_in(caller, "active" if runs_it else tenant.status, scope)
 
     def _is_good(self, standing: _Standing, secret: str) -> bool:
-        same = matches(secret, standing.digest)
-        over = standing.expires_at is not None and self._now() >= standing.expires_at
-        return same and not (standing.revoked or over)
+        return matches(secret, standing.digest) and not self._is_over(standing)
+
+    def _is_over(self, standing: _Standing) -> bool:
+        expired = standing.expires_at is not None and self._now() >= standing.expires_at
+        return standing.revoked or expired
 
     def _let_in(self, caller: Principal, status: TenantStatus, scope: Scope | None) -> Principal:
         if status == "deleted":

@@ -59,6 +59,17 @@ class KeyRing:
                 found = principal
         return found
 
+    def seal(self, secret: str, token: str) -> str:
+        """What a session keeps of a key from a file: only who has the session's token can compare it."""
+        return _sealed(_digest(secret), token)
+
+    def sealed(self, seal: str, token: str) -> Principal | None:
+        """Whom the key of a session stands for; None if no file has it any more."""
+        for known, principal in self._keys:
+            if hmac.compare_digest(_sealed(known, token), seal):
+                return principal
+        return None
+
 
 def load_keys(
     tenant: str, operator_key_file: Path | None, api_key_file: Path | None, scrape_token_file: Path | None
@@ -115,6 +126,10 @@ def read_secret(path: Path, field: str) -> str:
             field=field,
         )
     return secret
+
+
+def _sealed(digest: bytes, token: str) -> str:
+    return hmac.new(token.encode(), digest, hashlib.sha256).hexdigest()
 
 
 def _digest(secret: str) -> bytes:

@@ -111,6 +111,7 @@ def test_the_documents_are_a_jobs(name: str, tmp_path: Path) -> None:
     assert set(prompt.labels) == set(DATASETS[name].labels) and prompt.metrics == tuple(
         DATASETS[name].metrics
     )
+    assert (prompt.recipe.initialiser == "words") == (name in ("superglue/record", "superglue/wsc"))
     evaluation = json.loads((made.folder / "evaluation.json").read_text())
     assert evaluation["metrics"] == list(prompt.metrics)
     if prompt.labels:

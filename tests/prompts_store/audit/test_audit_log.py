@@ -189,6 +189,8 @@ UNTOLD = {
     "drop_changes",
     # What was made of requests is told; that they are remembered is not.
     "drop_creations",
+    # Who is signed in to the console; what they change there is told as ever.
+    "open_session", "end_session", "drop_sessions",
     # Usage keeps its own log.
     "record_usage", "drop_usage", "drop_usage_of",
     # What processes may spend; usage says what they spent.
@@ -201,7 +203,7 @@ READS = {
     "acting_for", "creating", "made_before",
     "alias_history", "aliases", "audit_rows", "audited", "backup", "changes_after", "check_readable",
     "check_writable", "close", "ensemble_alias_history", "every_audit_row", "fence_fault",
-    "find_key", "local_file",
+    "find_key", "find_session", "local_file",
     "get_calibration",
     "get_ensemble", "get_file", "get_job", "get_key", "get_task", "get_tenant", "get_version", "hold",
     "holds_keys",

@@ -37,6 +37,7 @@ NO_TENANT = {
     "store_identity": "one row, about the whole store",
 }
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+FAR = datetime(2100, 1, 1, tzinfo=UTC)
 UNIQUE = ("acme", "birch")
 # The condition that the application puts into a query, as the compiler writes it.
 CONDITION = re.compile(r"\b\w+\.(tenant|owner) = %\((tenant|owner)_\d+\)s(::VARCHAR)?")
@@ -53,6 +54,7 @@ def fill(store: PromptStore) -> None:
         store.publish_ensemble(tenant, "team", [EnsembleMember(tenant, "sst2", 1)])
         store.publish_pack(tenant, "desk", [PackEntry("mood", tenant, "sst2", 2)])
         store.share("task", tenant, "sst2", "dogwood", ["infer"])
+        store.open_session(tenant, str(i) * 64, public="a" * 8, seal=None, expires_at=FAR)
         file = example_file(store, b"rows", tenant=tenant)
         store.creating(Creation("key", "", ("this",))).create_job(
             tenant,

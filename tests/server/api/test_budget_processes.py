@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import httpx2
@@ -14,23 +11,10 @@ import pytest
 
 from prompts_store.store import PromptStore
 from prompts_store.tenants.limits import TenantLimits
-from tests.places import IMPORTS, python_module
 from tests.server.api.api_harness import train_vocabulary
-from tether import tethered
+from tests.server.api.replicas import serving
 
 LIMIT, SENT = 120, 150
-
-
-@contextmanager
-def serving(folder: Path, vocabulary: Path, *how: str) -> Iterator[str]:
-    """The URL of a process."""
-    command = [*tethered(python_module("tests.server.api.budgets_child")), str(folder), str(vocabulary), *how]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, env=os.environ | IMPORTS, **pipes) as child:  # type: ignore[call-overload]
-        assert child.stdout is not None and child.stdin is not None
-        yield child.stdout.readline().strip()
-        child.stdin.close()
-        assert child.wait(300) == 0
 
 
 def admitted(urls: list[str]) -> tuple[int, float]:

@@ -15,12 +15,11 @@ from typing import Any
 
 import pytest
 
-from chorus_server.changes.memory import Memory
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.tenancy.keys import KeyRing
 from chorus_server.tenancy.principal import Principal, Scope
 from prompts_store.tenants.limits import KeyLimits, TenantLimits
-from tests.server.api.api_harness import ApiServer, error_of
+from tests.server.api.api_harness import ApiServer, error_of, stop_time
 
 OPERATOR = "an-operator-of-tests-0123456789"
 
@@ -57,14 +56,6 @@ class Pair:
         body = {"ensemble": "e", "input": "good film", "labels": ["good", "bad"]}
         answer = self.other.http.post("/v1/ensemble", json=body, headers={"authorization": f"Bearer {key}"})
         return answer.status_code, len(answer.json()["results"][0]["members"])
-
-
-def stop_time(api: ApiServer) -> None:
-    """What is remembered stays as fresh as it is."""
-    library, callers = api.services.library, api.services.callers
-    memories: list[Memory[Any, Any]] = [library._versions, library._ensembles, *callers._memories()]
-    for memory in memories:
-        memory._clock = lambda: 0.0
 
 
 @pytest.fixture

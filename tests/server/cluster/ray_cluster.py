@@ -91,7 +91,8 @@ class RayCluster:
         deployment["ray_actor_options"] = {"num_cpus": 1}
         scaling = deployment["autoscaling_config"]
         scaling |= {"min_replicas": least, "max_replicas": most}
-        scaling |= {"upscale_delay_s": 0, "downscale_delay_s": 0, "look_back_period_s": 1}
+        scaling |= {"upscale_delay_s": 0, "downscale_delay_s": 0}
+        scaling |= {"look_back_period_s": 1, "metrics_interval_s": 0.5}
         scaling["policy"]["policy_kwargs"] = {"units": 1}
         self._ask("deploy", config)
 

@@ -69,20 +69,21 @@ class Load:
 
     Attributes:
         expected: the text of each task's answer.
+        key: theirs.
         answered: how many answers each had, by kind.
         wrong: answers that were others, or none.
     """
 
     cluster: RayCluster
     expected: dict[str, str]
+    key: str
     answered: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
 
     def run(self, number: int) -> None:
-        with httpx2.Client(
-            base_url=self.cluster.http.base_url, headers=self.cluster.http.headers, timeout=300
-        ) as http:
+        headers = {"authorization": f"Bearer {self.key}"}
+        with httpx2.Client(base_url=self.cluster.http.base_url, headers=headers, timeout=300) as http:
             while not self.over.is_set():
                 number += 1
                 task, stream = TASKS[number % len(TASKS)], number % 3 == 0
@@ -111,9 +112,9 @@ def generate(http: httpx2.Client, task: str, stream: bool, headers: dict[str, st
 
 
 @contextmanager
-def load(cluster: RayCluster, expected: dict[str, str]) -> Iterator[Load]:
+def load(cluster: RayCluster, expected: dict[str, str], key: str = OPERATOR) -> Iterator[Load]:
     """The clients at work, until the block ends."""
-    made = Load(cluster, expected)
+    made = Load(cluster, expected, key)
     with ThreadPoolExecutor(CLIENTS) as pool:
         running = [pool.submit(made.run, number) for number in range(CLIENTS)]
         try:
@@ -267,16 +268,23 @@ def follow(cluster: RayCluster, job: str) -> str:
 
 
 def test_a_rolling_update_loses_nothing(cluster: RayCluster, expected: dict[str, str], data: Path) -> None:
-    """Not even one who follows a job, who would stay for ever, and is told."""
+    """Not even what was used; and one who follows a job, and would stay for ever, is told."""
     before = frozenset(cluster.wait_for(2))
     job = long_job(data)
-    with load(cluster, expected) as seen, ThreadPoolExecutor(1) as pool:
+    made = cluster.http.post("/v1/keys?tenant=default", json={"name": "update", "scopes": ["infer"]}).json()
+
+    def used() -> int:
+        sums = cluster.http.get("/v1/usage?group_by=key").json()["usage"]
+        return sum(each["items"] for each in sums if each["key"] == made["id"])
+
+    with load(cluster, expected, made["key"]) as seen, ThreadPoolExecutor(1) as pool:
         following = pool.submit(follow, cluster, job)
         cluster.deploy(2, 2, log_level="error")
         cluster.wait_for(2, without=before)
         assert following.result() == "shutting_down"
     assert not seen.wrong
     assert seen.answered["plain"] and seen.answered["stream"]
+    eventually(lambda: used() == seen.answered.total())
 
 
 def test_a_scale_in_loses_nothing(cluster: RayCluster, expected: dict[str, str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from chorus_server.app import close_app
 from chorus_server.cluster.ray_serve import application
 from chorus_server.cluster.replica import Replica, build_app_behind, listen_after
-from chorus_server.errors import InvalidInputError
+from chorus_server.errors import EngineDeadError, InvalidInputError
 from chorus_server.settings import Settings
 from tests.end_to_end.served import free_port
 
@@ -33,6 +33,19 @@ def test_with_a_key_or_on_loopback_it_may_listen(tmp_path: Path, given: dict[str
     host = "0.0.0.0" if given else "127.0.0.1"
     settings = Settings(model="embedded", data_dir=tmp_path, http_host=host, **given)
     close_app(build_app_behind(settings, host, lambda: 0))
+
+
+def test_only_a_dead_engine_fails_the_check(tmp_path: Path) -> None:
+    replica = Replica(Settings(model="embedded", data_dir=tmp_path), "127.0.0.1", print)
+    lifecycle = replica._app.services.lifecycle
+    for go in (lambda: None, lambda: lifecycle.compiling(1, 9), lifecycle.ready, lifecycle.draining):
+        go()
+        replica.check()
+    replica._on_death(EngineDeadError("a step took too long"))
+    with pytest.raises(EngineDeadError):
+        replica.check()
+    assert replica.load() == {}
+    close_app(replica._app)
 
 
 def test_each_replica_takes_the_next_free_port() -> None:

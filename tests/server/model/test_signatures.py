@@ -43,7 +43,7 @@ def separated() -> jax.Array:
 
 def updated() -> Any:
     prompts, each = jnp.zeros((2, 3, 8)), jnp.zeros(2)
-    return update(prompts, prompts, jnp.zeros((2, 4, 8)), StepSettings(each, each, each, each, each))
+    return update(prompts, prompts, jnp.zeros((2, 4, 8)), StepSettings(each, each, each, each, each, each))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from chorus_server.api.door.in_process import session_token
 from chorus_server.api.http.context import context_of
 from chorus_server.api.services import services_of
 from chorus_server.tenancy.principal import Principal, Scope
@@ -32,7 +33,12 @@ class Require:
         """
         context = context_of(request)
         if context.principal is None:
-            callers, authorization = services_of(request).callers, request.headers.get("authorization")
+            services, authorization = services_of(request), request.headers.get("authorization")
+            if (token := session_token(request.scope, authorization)) is not None:
+                address = request.client.host if request.client else ""
+                context.principal = await services.sessions.authorise(token, self.scope, address)
+                return context.principal
+            callers = services.callers
             caller = callers.known(authorization, self.scope)
             if caller is None:
                 address = request.client.host if request.client else ""

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from chorus_server.api.evaluation.measures import DIGITS
 from chorus_server.api.evaluation.questions import value_said, version_of
 from chorus_server.api.evaluation.rows import EvaluationRow, with_text
 from chorus_server.api.inference.ballots import label_poll, text_poll, voted
@@ -22,8 +23,6 @@ from prompts_store.records import EnsembleVersion, PackEntry, PackVersion, Promp
 
 ROWS_AT_ONCE = 64
 """Rows of a block; an ensemble's members share as many requests."""
-
-_DIGITS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +45,9 @@ class Said:
     def document(self) -> dict[str, Any]:
         """As a line of the predictions has it. Rounded, so that the last bits, which depend on the shape of
         a batch, do not show."""
-        found: dict[str, Any] = {"said": self.text, "confidence": round(self.confidence, _DIGITS)}
+        found: dict[str, Any] = {"said": self.text, "confidence": round(self.confidence, DIGITS)}
         if self.log_probabilities is not None:
-            found["log_probabilities"] = [round(value, _DIGITS) for value in self.log_probabilities]
+            found["log_probabilities"] = [round(value, DIGITS) for value in self.log_probabilities]
         if self.truncated:
             found["truncated"] = True
         return found
@@ -65,6 +64,7 @@ class Asking:
         labels: of its versions, in the order of the document's, which for a pack are the question's values.
         ensemble: the pinned version, for an ensemble.
         pack, entry: the pinned version, and what it says of the question, for a pack.
+        always: what it says to every row, without being asked.
     """
 
     document: EvaluationDocument
@@ -76,6 +76,7 @@ class Asking:
     ensemble: EnsembleVersion | None = None
     pack: PackVersion | None = None
     entry: PackEntry | None = None
+    always: Said | None = None
 
     async def ask(self, call: Call, rows: Sequence[EvaluationRow]) -> list[Said]:
         """What the subject says to each row.
@@ -83,6 +84,8 @@ class Asking:
         Raises:
             InvalidInputError: a row that cannot be asked, by its number.
         """
+        if self.always is not None:
+            return [self.always] * len(rows)
         members = len(self.ensemble.members) if self.ensemble is not None else 1
         at_once = max(1, ROWS_AT_ONCE // members)
         said: list[Said] = []

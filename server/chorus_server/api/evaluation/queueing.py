@@ -25,7 +25,7 @@ class _Pinned:
     """A subject with its reference pinned, because an alias may move before the job runs.
 
     Attributes:
-        versions: none for the base model.
+        versions: none for the base model and for the commonest answer.
         labels: that all versions have, or the values of a pack's question; empty if they differ.
         entry: what a pack says of its question.
     """
@@ -72,7 +72,7 @@ async def queue_evaluation(
         labels = document.labels
         if each.entry is not None:
             labels = labels_of(each.entry, each.versions[0].manifest.labels, labels)
-        if document.answer_by == "calibrated":
+        if document.answer_by == "calibrated" and each.subject.kind != "majority":
             path = f"subjects.{place}.{each.subject.kind}"
             check_calibrated(each.versions or [None], labels, base.matrix_dtype, path)
     files = {"file": document.file}
@@ -140,10 +140,14 @@ def _shared(versions: Sequence[PromptVersion]) -> tuple[str, ...]:
 
 
 def _common(sent: EvaluationDocument, labels: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """The labels that all subjects have. The base model takes those of the others."""
+    """The labels that all subjects have. Baselines take those of the others."""
     if sent.labels:
         return sent.labels
-    prompted = [each for each, subject in zip(labels, sent.subjects, strict=True) if subject.kind != "base"]
+    prompted = [
+        each
+        for each, subject in zip(labels, sent.subjects, strict=True)
+        if subject.kind not in ("base", "majority")
+    ]
     if not prompted:
         return ()
     if any(set(each) != set(prompted[0]) for each in prompted):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,6 +87,26 @@ def few_shot_text(attempt: EngineAttempt, document: EvaluationDocument, subject:
     return "".join(f"{part}\n\n" for part in parts)
 
 
+def commonest_answer(attempt: EngineAttempt, document: EvaluationDocument) -> tuple[str, float]:
+    """The commonest answer of the examples, of equal ones the first, and its share of them.
+
+    Raises:
+        InvalidInputError: a bad row, or no row, field `examples`.
+    """
+    assert document.examples is not None
+    prompt = _prompt(document, "{text}")
+    counts: Counter[str] = Counter()
+    for row, record in _records(attempt, document, document.examples, "examples"):
+        answer = answers_of(prompt, row, record, field="examples")[0]
+        if document.labels and answer not in document.labels:
+            raise _unknown(row, answer)
+        counts[answer] += 1
+    if not counts:
+        raise InvalidInputError("examples has no rows", field="examples", code="empty_split")
+    answer, count = counts.most_common(1)[0]
+    return answer, count / counts.total()
+
+
 def choose_examples(rows: Sequence[TextRow], labels: Sequence[str], count: int, seed: int) -> list[TextRow]:
     """So many rows, from each label in turn, in an order that the seed decides.
 
@@ -99,8 +120,7 @@ def choose_examples(rows: Sequence[TextRow], labels: Sequence[str], count: int, 
     groups = [[row for row in rows if row.answers[0] == label] for label in labels] or [list(rows)]
     others = [row for row in rows if labels and row.answers[0] not in labels]
     if others:
-        message = f"row {others[0].row}: the answer {ascii(others[0].answers[0])[:60]} is none of the labels"
-        raise InvalidInputError(message, field="examples", code="unknown_label")
+        raise _unknown(others[0].row, others[0].answers[0])
     for group in groups:
         chance.shuffle(group)
     chosen: list[TextRow] = []
@@ -110,6 +130,11 @@ def choose_examples(rows: Sequence[TextRow], labels: Sequence[str], count: int, 
                 chosen.append(group.pop())
     chance.shuffle(chosen)
     return chosen
+
+
+def _unknown(row: int, answer: str) -> InvalidInputError:
+    message = f"row {row}: the answer {ascii(answer)[:60]} is none of the labels"
+    return InvalidInputError(message, field="examples", code="unknown_label")
 
 
 def _records(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from chorus_server.api.evaluation.asking import ROWS_AT_ONCE, Asking, Said
 from chorus_server.api.evaluation.comparing import compared
-from chorus_server.api.evaluation.measures import measured
+from chorus_server.api.evaluation.measures import calibrate_on_rows, measured
 from chorus_server.api.evaluation.paired import PairedRows
 from chorus_server.api.evaluation.questions import entry_of, labels_of
-from chorus_server.api.evaluation.rows import EvaluationRow, evaluation_rows, few_shot_text
+from chorus_server.api.evaluation.rows import EvaluationRow, commonest_answer, evaluation_rows, few_shot_text
 from chorus_server.api.inference.calls import Call
 from chorus_server.api.jobs.attempt import EngineAttempt
 from chorus_server.tuning.column_metrics import columns_of
@@ -26,6 +27,8 @@ def evaluate(attempt: EngineAttempt) -> Mapping[str, Any]:
     """
     document = stored_document(attempt.job.spec)
     subjects = [_asking(attempt, document, place) for place in range(len(document.subjects))]
+    asked = next(subject.template for subject in subjects if subject.always is None)
+    subjects = [each if each.always is None else replace(each, template=asked) for each in subjects]
     rows, warnings = evaluation_rows(attempt, document, [subject.template for subject in subjects])
     if not attempt.progress.get("rows"):
         attempt.warn(warnings)
@@ -38,7 +41,13 @@ def evaluate(attempt: EngineAttempt) -> Mapping[str, Any]:
     blocks = list(attempt.work_off(len(rows), ROWS_AT_ONCE, answer))
     attempt.progress["phase"] = "measuring"
     attempt.save_progress()
-    result = _result(attempt, document, rows, [json.loads(line) for line in b"".join(blocks).splitlines()])
+    lines = [json.loads(line) for line in b"".join(blocks).splitlines()]
+    corrected = [place for place, each in enumerate(document.subjects) if each.base and each.base.calibrated]
+    for place in corrected:
+        calibrate_on_rows([line["subjects"][place] for line in lines], document.labels)
+    if corrected:
+        blocks = [_written(line) for line in lines]
+    result = _result(attempt, document, rows, lines)
     result["predictions"] = attempt.save_file(f"{attempt.job.id}-predictions.jsonl", iter(blocks))
     attempt.held.tell([("evaluated", _summary(result))])
     return result
@@ -56,6 +65,9 @@ def _asking(attempt: EngineAttempt, document: EvaluationDocument, place: int) ->
         ChorusError: a version is no longer there.
     """
     subject = document.subjects[place]
+    if subject.majority:
+        always = Said(*commonest_answer(attempt, document))
+        return Asking(document, subject, place, "", document.labels, always=always)
     if subject.base is not None:
         before = few_shot_text(attempt, document, subject.base)
         return Asking(document, subject, place, subject.base.template, document.labels, before)
@@ -82,7 +94,11 @@ async def _ask(subject: Asking, call: Call, rows: Sequence[EvaluationRow]) -> li
 
 def _line(row: EvaluationRow, said: Sequence[Said]) -> bytes:
     found = {"row": row.row, "answers": row.answers, "subjects": [each.document() for each in said]}
-    return json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return _written(found)
+
+
+def _written(line: Mapping[str, Any]) -> bytes:
+    return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def _result(

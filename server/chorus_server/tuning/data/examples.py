@@ -67,9 +67,9 @@ def make_examples(
 ) -> tuple[tuple[Example, ...], tuple[str, ...]]:
     """The rows as ids, and warnings.
 
-    There is a warning for texts that are cut because they do not fit into `max_input_tokens` beside prompt
-    and `</s>`; for targets with characters that the vocabulary lacks; and for texts or targets that name a
-    control token, which is spelled out. Equal ids share one object, and so do equal answers: millions of rows
+    There is a warning for texts that are cut because they have more tokens than `Recipe.text_tokens`; for
+    targets with characters that the vocabulary lacks; and for texts or targets that name a control token,
+    which is spelled out. Equal ids share one object, and so do equal answers: millions of rows
     then take a quarter of the memory.
 
     Args:
@@ -79,7 +79,7 @@ def make_examples(
         InvalidInputError: `target_too_long`: a target exceeds `max_target_tokens`; `same_target`: two
             different targets have the same ids. The message names the row.
     """
-    room = recipe.max_input_tokens - recipe.prompt_length - 1
+    room = recipe.text_tokens - 1
     examples: list[Example] = []
     cut: list[int] = []
     named_in_text: list[int] = []

@@ -50,10 +50,16 @@ class BaseSubject(DocumentModel):
         description="Rows of `examples` with their answers that stand between the instruction and the input. "
         "The seed chooses them, from each label in turn.",
     )
+    calibrated: bool = Field(
+        False,
+        exclude_if=lambda asked: not asked,
+        description="Take from each label's log probability its mean over the rows of the file, so that a "
+        "word that is likely by itself does not win everywhere. It uses no answer, but all inputs at once.",
+    )
 
 
 class EvaluationSubject(DocumentModel):
-    """What is evaluated: a task, an ensemble, a question of a pack, or the base model."""
+    """What is evaluated: a task, an ensemble, a question of a pack, the base model, or one answer to all."""
 
     task: ShortText | None = Field(None, description="Reference of a prompt: `sst2`, `sst2@3`, `sst2@live`.")
     ensemble: ShortText | None = Field(None, description="Reference of an ensemble.")
@@ -62,10 +68,15 @@ class EvaluationSubject(DocumentModel):
         None, description="Id of the pack's question. Its values are the answers and the labels."
     )
     base: BaseSubject | None = Field(None, description="The base model without a prompt.")
+    majority: Literal[True] | None = Field(
+        None, description="The commonest answer of the file `examples`, to every row."
+    )
 
     @property
-    def kind(self) -> Literal["task", "ensemble", "pack", "base"]:
+    def kind(self) -> Literal["task", "ensemble", "pack", "base", "majority"]:
         """Which of them it is."""
+        if self.majority:
+            return "majority"
         if self.task is not None:
             return "task"
         if self.pack is not None:
@@ -76,14 +87,22 @@ class EvaluationSubject(DocumentModel):
     def name(self) -> str:
         """What people call it."""
         pack = None if self.pack is None else f"{self.pack}:{self.question}"
-        return self.task or self.ensemble or pack or "base"
+        return self.task or self.ensemble or pack or self._baseline
+
+    @property
+    def _baseline(self) -> str:
+        if self.base is None:
+            return "majority"
+        few_shot = ":few-shot" if self.base.few_shot else ""
+        return f"base{few_shot}{':calibrated' if self.base.calibrated else ''}"
 
     @model_serializer
     def _written(self) -> dict[str, Any]:
         """Only what was given."""
         base = None if self.base is None else self.base.model_dump(mode="json")
         of_pack = {"pack": self.pack, "question": self.question}
-        named = {"task": self.task, "ensemble": self.ensemble, **of_pack, "base": base}
+        named: dict[str, Any] = {"task": self.task, "ensemble": self.ensemble, **of_pack}
+        named |= {"base": base, "majority": self.majority}
         return {name: value for name, value in named.items() if value is not None}
 
 
@@ -113,7 +132,8 @@ class EvaluationDocument(DocumentModel):
         default_factory=str, description="Id of the uploaded file with the rows. Required."
     )
     examples: ShortText | None = Field(
-        None, description="Id of the uploaded file from which `few_shot` takes its rows."
+        None,
+        description="Id of the uploaded file from which `few_shot` and `majority` take rows: train, say.",
     )
     format: Format | None = Field(
         None, description="Format of both files. When left out, each file's ending decides."
@@ -175,8 +195,14 @@ class EvaluationDocument(DocumentModel):
         if few_shot and self.examples is None:
             path = f"subjects.{few_shot[0]}.base.few_shot"
             refuse("needs examples: the id of an uploaded file, other than the one with the rows", path)
-        if self.examples is not None and not few_shot:
-            refuse("is for a base subject with few_shot", "examples")
+        majority = [place for place, each in enumerate(self.subjects) if each.majority]
+        if majority and self.examples is None:
+            path = f"subjects.{majority[0]}.majority"
+            refuse("needs examples: the id of an uploaded file, whose commonest answer it is", path)
+        if len(majority) == len(self.subjects):
+            refuse("has only majority: name what to compare with it", "subjects")
+        if self.examples is not None and not few_shot and not majority:
+            refuse("is for majority, and for a base subject with few_shot", "examples")
         if self.examples is not None and self.examples == self.file:
             refuse("is the file with the rows: the answers would stand before the questions", "examples")
         if len(set(self.column_names)) != len(self.column_names):
@@ -208,17 +234,20 @@ class EvaluationDocument(DocumentModel):
         check_columns(self.metric_columns, "metric_columns")
         check_metrics(metrics, labels, self.metric_columns)
         answer_by: EvaluatedBy = self.answer_by or ("ranked" if labels else "greedy")
+        for place, subject in enumerate(self.subjects):
+            if subject.base is not None and subject.base.calibrated and answer_by != "ranked":
+                refuse("goes with labels and answer_by ranked", f"subjects.{place}.base.calibrated")
         if self.max_new_tokens is not None and answer_by != "greedy":
             refuse(f"is for greedy answers: {answer_by} ones generate no text", "max_new_tokens")
         return self.model_copy(update={"labels": labels, "metrics": metrics, "answer_by": answer_by})
 
 
 def _check_subject(subject: EvaluationSubject, path: str) -> None:
-    names = ("task", "ensemble", "pack", "base")
+    names = ("task", "ensemble", "pack", "base", "majority")
     if sum(getattr(subject, name) is not None for name in names) != 1:
         refuse(
             'must be one of {"task": "sst2@3"}, {"ensemble": "sst2-ensemble"}, '
-            '{"pack": "desk", "question": "refund"} and {"base": {...}}',
+            '{"pack": "desk", "question": "refund"}, {"base": {...}} and {"majority": true}',
             path,
         )
     if subject.pack is not None and subject.question is None:

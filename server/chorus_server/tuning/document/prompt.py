@@ -34,6 +34,7 @@ from prompts_store.tasks.template import parse_template
 
 _SUITS = {
     "initialiser_text": ("initialiser",),
+    "initialiser_words": ("initialiser",),
     "micro_batch_size": ("batch_size",),
     "steps_per_decay": ("decay_factor",),
     "max_input_tokens": ("prompt_length",),
@@ -181,7 +182,7 @@ class PromptDocument(DocumentModel):
 
     def _recipe(self, at: FieldPaths) -> Recipe:
         """The recipe, checked; an initialiser that was left out is chosen to suit the prompt."""
-        recipe = self.recipe
+        recipe = self.recipe.completed()
         if not recipe.sent("initialiser"):
             recipe = recipe.model_copy(update={"initialiser": self._initialiser()})
         try:
@@ -206,6 +207,8 @@ class PromptDocument(DocumentModel):
             return "existing_prompt"
         if self.recipe.initialiser_text is not None:
             return "text"
+        if self.recipe.initialiser_words is not None:
+            return "words"
         return "class_labels" if self.labels or self.labels_from_data else "sampled_vocabulary"
 
 

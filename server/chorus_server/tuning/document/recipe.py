@@ -2,19 +2,29 @@
 
 Table 6 lists the values the authors searched: learning rate 0.001 to 0.5, parameter scaling, batch 32 to 512,
 10,000 to 30,000 steps, warm-up 2,000 or 3,000 steps, decay by 0.1 or 0.5 each 4,000, 6,000 or 8,000 steps.
-The z-loss and the dropout are those of the released code (google-research/prompt-tuning).
+The z-loss and the dropout are those of the released code (google-research/prompt-tuning), which differs from
+the paper in three knobs more: see `RELEASED`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import Field
 
 from chorus_server.errors import InvalidInputError
-from chorus_server.tuning.document.fields import DocumentModel
+from chorus_server.tuning.document.fields import DocumentModel, TextList
 
-Initialiser = Literal["class_labels", "sampled_vocabulary", "uniform", "text", "existing_prompt"]
+Initialiser = Literal["class_labels", "sampled_vocabulary", "uniform", "text", "words", "existing_prompt"]
+
+RELEASED: Mapping[str, Any] = MappingProxyType(
+    {"max_text_tokens": 512, "second_moment_steps_before": 1_100_000, "loss_reduction": "sum"}
+)
+"""Knobs of the released code that have other values than the paper's. Its inputs have 512 tokens of text, and
+the prompt comes on top; it restores the optimiser's step with the base model, which was adapted for 100,000
+steps after a million; and its loss is a sum, as T5X has it."""
 
 SENTINEL_SETTING = "sentinel_before_target"
 """In a version's settings: its answers follow `<extra_id_0>`."""
@@ -46,6 +56,13 @@ _COUNT = 100_000_000
 class Recipe(DocumentModel):
     """The knobs of one prompt's tuning."""
 
+    defaults: Literal["paper", "released"] = Field(
+        "paper",
+        exclude_if=lambda name: name == "paper",
+        description="Where knobs that are left out have their values from: the paper (and this table), or "
+        "the released code, which has `max_text_tokens` 512, `second_moment_steps_before` 1,100,000 and "
+        "`loss_reduction` `sum`. They are written out when the job is created.",
+    )
     steps: int = Field(30_000, ge=1, le=_COUNT, description="The most optimiser steps.")
     batch_size: int = Field(32, ge=1, le=65_536, description="Examples of this prompt in a step.")
     micro_batch_size: int | None = Field(
@@ -59,10 +76,18 @@ class Recipe(DocumentModel):
     initialiser: Initialiser = Field(
         default_factory=lambda: "class_labels",
         description="Where the first values come from. When left out: `existing_prompt` with an "
-        "`initial_prompt`, `text` with an `initialiser_text`, `class_labels` with labels, else "
-        "`sampled_vocabulary`.",
+        "`initial_prompt`, `text` with an `initialiser_text`, `words` with `initialiser_words`, "
+        "`class_labels` with labels, else `sampled_vocabulary`.",
     )
-    initialiser_text: str | None = Field(None, description="The text of the `text` initialiser.")
+    initialiser_text: str | None = Field(
+        None, description="The text of the `text` initialiser, which gives each of its tokens a row."
+    )
+    initialiser_words: TextList | None = Field(
+        None,
+        exclude_if=lambda words: words is None,  # checkpoints of before it are of recipes without it
+        description="The words of the `words` initialiser, which gives each a row, the mean of its tokens, "
+        "as `class_labels` does: the paper's choice for ReCoRD and WSC, which have no labels.",
+    )
     sampled_pieces: int = Field(
         5_000, ge=1, le=_COUNT, description="How many of the most common pieces the initialiser samples from."
     )
@@ -106,6 +131,12 @@ class Recipe(DocumentModel):
     clip_rms: float = Field(
         1.0, ge=1e-6, le=1e6, description="Updates of a prompt have at most this root mean square."
     )
+    loss_reduction: Literal["mean", "sum"] = Field(
+        "mean",
+        exclude_if=lambda how: how == "mean",
+        description="The loss of a step: the mean over its target tokens, or their sum, so that batches with "
+        "more tokens weigh more.",
+    )
     z_loss: float = Field(
         1e-4, ge=0, le=1, description="Weight of the squared logarithm of the softmax's normaliser."
     )
@@ -126,6 +157,13 @@ class Recipe(DocumentModel):
         ge=1,
         le=65_536,
         description="Longest input with prompt and `</s>`; longer text is cut.",
+    )
+    max_text_tokens: int | None = Field(
+        None,
+        ge=2,
+        le=65_536,
+        exclude_if=lambda most: most is None,
+        description="Longest text with `</s>`, the prompt not counted; `max_input_tokens` then has no say.",
     )
     max_target_tokens: int = Field(
         64, ge=1, le=4_096, description="Longest target with `</s>`; longer ones are refused."
@@ -150,9 +188,21 @@ class Recipe(DocumentModel):
         Raises:
             InvalidInputError: see `read` and `check`.
         """
-        recipe = Recipe.read(document, "recipe")
+        recipe = Recipe.read(document, "recipe").completed()
         recipe.check()
         return recipe
+
+    def completed(self) -> Recipe:
+        """The recipe with the knobs of `RELEASED` written out, if it asks for them."""
+        if self.defaults == "paper":
+            return self
+        named = {name: value for name, value in RELEASED.items() if not self.sent(name)}
+        return self.model_copy(update={**named, "defaults": "paper"})
+
+    @property
+    def text_tokens(self) -> int:
+        """Longest text with `</s>`, the prompt not counted."""
+        return self.max_text_tokens or self.max_input_tokens - self.prompt_length
 
     def changed(self, **knobs: Any) -> Recipe:
         """The recipe with other values, checked as if it had been sent."""
@@ -166,6 +216,8 @@ class Recipe(DocumentModel):
         """
         if (self.initialiser == "text") != (self.initialiser_text is not None):
             _refuse("initialiser_text", "goes with the initialiser 'text', and only with it")
+        if (self.initialiser == "words") != bool(self.initialiser_words):
+            _refuse("initialiser_words", "goes with the initialiser 'words', and only with it")
         if self.batch_size % (self.micro_batch_size or self.batch_size):
             message = f"must divide batch_size ({self.batch_size}), got {self.micro_batch_size}"
             _refuse("micro_batch_size", message)
@@ -175,7 +227,7 @@ class Recipe(DocumentModel):
         if self.special_tokens and self.sentinel_before_target:
             message = "has no use beside special_tokens: write <extra_id_0> into the targets"
             _refuse("sentinel_before_target", message)
-        if self.max_input_tokens < self.prompt_length + 2:
+        if self.text_tokens < 2:
             message = f"must leave room for text and </s> after {self.prompt_length} prompt tokens"
             _refuse("max_input_tokens", message)
 

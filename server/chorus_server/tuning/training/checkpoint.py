@@ -22,6 +22,7 @@ from safetensors.numpy import load, save
 
 from chorus_server.errors import InvalidInputError
 from chorus_server.jobs.blocks import write_whole
+from chorus_server.model.mesh import DeviceMesh
 from chorus_server.strict_json import parse_strictly
 from chorus_server.tuning.document.earlier_names import renamed_facts
 from chorus_server.tuning.training.run import TrainingRun
@@ -32,11 +33,23 @@ from prompts_store.digests import canonical_json
 STATE_FORMAT = 1
 _CHANGED_METRICS = {"exact_match", "squad_f1", "f1_binary", "matthews", "pearson"}
 """Metrics whose rules have changed since the first checkpoints."""
+_ALONE = "1 x 1"
+"""The mesh of one device."""
 TENSORS = ("prompts", "second_moment", "best", "losses")
 
 
-def write_state(folder: Path, run: TrainingRun, state: TrainingState, *, files: Files | None = None) -> None:
+def write_state(
+    folder: Path,
+    run: TrainingRun,
+    state: TrainingState,
+    *,
+    mesh: DeviceMesh | None = None,
+    files: Files | None = None,
+) -> None:
     """Write a state, which survives a power cut once this returns.
+
+    Args:
+        mesh: the devices on which it was made; None means one.
 
     Raises:
         OSError: the disk is full or gone; the state from before is still whole.
@@ -64,7 +77,7 @@ def write_state(folder: Path, run: TrainingRun, state: TrainingState, *, files: 
         "seconds_at": [list(each) for each in state.seconds_at.items()],
         "tensors": {"file": name, "sha256": digest},
         "standings": [asdict(standing) for standing in state.standings],
-        "random": _random_facts(run),
+        "random": _random_facts(run, mesh),
     }
     write_whole(files, folder / name, content)
     document = {"digest": hashlib.sha256(canonical_json(body)).hexdigest(), "body": body}
@@ -109,21 +122,26 @@ def _standing(body: dict[str, Any]) -> PromptProgress:
     return PromptProgress(**{**body, "evaluations": evaluations})
 
 
-def made_elsewhere(folder: Path, run: TrainingRun) -> str | None:
-    """A warning if the state was written by another version of JAX, on another platform or by other rules: a
-    resumed run may then end with other bits than an uninterrupted one. None if not, or if there is no
-    state."""
+def made_elsewhere(folder: Path, run: TrainingRun, mesh: DeviceMesh | None = None) -> str | None:
+    """A warning if the state was written by another version of JAX, on another platform, on another mesh or
+    by other rules: a resumed run may then end with other bits than an uninterrupted one. None if not, or if
+    there is no state.
+
+    Args:
+        mesh: the devices that share the model now; None means one.
+    """
     path = folder / "job.json"
     if not path.exists():
         return None
-    then, now = _body(path)["random"], _random_facts(run)
+    then, now = {"devices": _ALONE, **_body(path)["random"]}, _random_facts(run, mesh)
     changed = [f"{name} {then.get(name)} -> {now[name]}" for name in now if then.get(name) != now[name]]
     return f"the checkpoint was written elsewhere ({'; '.join(changed)})" if changed else None
 
 
-def _random_facts(run: TrainingRun) -> dict[str, Any]:
+def _random_facts(run: TrainingRun, mesh: DeviceMesh | None) -> dict[str, Any]:
     """What the bits of a run depend on beside the job itself, and the rules of its recipe and metrics that
-    have changed: checkpoints from before the change lack these facts."""
+    have changed: checkpoints from before the change lack these facts. Those from before jobs ran on several
+    devices lack `devices`."""
     rules = {}
     if any(task.recipe.warmup_steps for task in run.tasks):
         rules["warm-up"] = "from zero"
@@ -137,6 +155,7 @@ def _random_facts(run: TrainingRun) -> dict[str, Any]:
         "dropout": f"threefry2x32, partitionable {jax.config.values['jax_threefry_partitionable']}",
         "jax": jax.__version__,
         "platform": jax.default_backend(),
+        "devices": _ALONE if mesh is None else str(mesh),
     }
 
 

@@ -4,6 +4,7 @@ uniform              each value in [-0.5, 0.5]
 sampled_vocabulary   embeddings of pieces drawn from the most common ones
 class_labels         the embedding of each label (the mean over its tokens), the rest sampled
 text                 the embeddings of a text's tokens, the rest sampled
+words                the embedding of each word (the mean over its tokens), the rest sampled
 existing_prompt      the values of another prompt (transfer)
 """
 
@@ -56,7 +57,7 @@ def initial_prompt(
         existing: [P, D], for `existing_prompt`.
 
     Raises:
-        InvalidInputError: labels are missing, a label or text has no token, or the existing prompt has
+        InvalidInputError: labels are missing, a label, word or text has no token, or the existing prompt has
             another shape.
     """
     if recipe.initialiser == "uniform":
@@ -67,6 +68,8 @@ def initial_prompt(
     values = _sampled(recipe, source, seed, index)
     if recipe.initialiser == "class_labels":
         rows = _label_rows(source, labels)
+    elif recipe.initialiser == "words":
+        rows = _means(source, recipe.initialiser_words or (), "recipe.initialiser_words")
     elif recipe.initialiser == "text":
         rows = _text_rows(source, recipe.initialiser_text or "")
     else:
@@ -94,13 +97,17 @@ def _label_rows(source: InitialiserSource, labels: Sequence[str]) -> PromptValue
             "the class_labels initialiser needs labels; name them, or choose sampled_vocabulary for free text"
         )
         raise InvalidInputError(message, field="recipe.initialiser")
+    return _means(source, labels, "labels")
+
+
+def _means(source: InitialiserSource, texts: Sequence[str], field: str) -> PromptValues:
+    """A row for each text: the mean of its tokens' embeddings."""
     rows = []
-    for number, label in enumerate(labels):
-        ids = source.vocabulary.encode(label)
+    for number, text in enumerate(texts):
+        ids = source.vocabulary.encode(text)
         if not ids:
-            raise InvalidInputError(
-                f"label {number} has no token to initialise from", field=f"labels.{number}"
-            )
+            name = f"{field}.{number}"
+            raise InvalidInputError(f"{name} has no token to initialise from", field=name)
         rows.append(source.embed(ids).mean(axis=0, dtype=np.float32))
     return np.stack(rows)
 

@@ -25,11 +25,12 @@ from chorus_server.tuning.training.optimiser import StepSettings, update
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TuningBatch:
-    """One micro-batch: B = N * M rows on an axis of L tokens.
+    """One micro-batch: B = N * M rows on an axis of L tokens. Where groups of devices share it, each has such
+    a batch of its own, and every array here holds theirs one after another.
 
     Attributes:
         ids: of each row prompt rows, text and `</s>`.
-        starts: where each row begins.
+        starts: where each row begins on its group's axis.
         lengths: 0 for a row that is not used, whose target has length 0 too.
         keys: each row's own key for dropout.
     """
@@ -84,14 +85,34 @@ def accumulate(
         longest: static; no row is longer.
         dropping: static; if False, the program has no dropout in it.
     """
+    own, whole = partial(_sums, functions, longest, dropping), (params, prompts, loss)
+    if functions.mesh is None:
+        found = own(*whole, batch)
+    else:
+        found = jax.tree.map(_over_groups, functions.mesh.by_group(own, whole, batch))
+    added: TuningSums = jax.tree.map(jnp.add, sums, found)
+    return added
+
+
+def _over_groups(each: Float32[Array, "groups *rest"]) -> Float32[Array, "*rest"]:
+    return each.sum(axis=0)
+
+
+def _sums(
+    functions: Functions,
+    longest: int,
+    dropping: bool,
+    params: PyTree,
+    prompts: Float32[Array, "N P D"],
+    loss: LossConfig,
+    batch: TuningBatch,
+) -> TuningSums:
+    """Of one group's rows."""
     objective = partial(_objective, functions, longest, dropping, params)
     gradients, losses = jax.grad(objective, has_aux=True)(prompts, batch, loss)
     N = prompts.shape[0]
-    return TuningSums(
-        gradients=sums.gradients + gradients,
-        losses=sums.losses + losses.reshape(N, -1).sum(axis=1),
-        tokens=sums.tokens + batch.target_lengths.reshape(N, -1).sum(axis=1).astype(jnp.float32),
-    )
+    tokens = batch.target_lengths.reshape(N, -1).sum(axis=1).astype(jnp.float32)
+    return TuningSums(gradients, losses.reshape(N, -1).sum(axis=1), tokens)
 
 
 def apply(
@@ -111,7 +132,7 @@ def apply(
         gradient or new value that is no finite number, and does not change.
     """
     tokens = jnp.maximum(sums.tokens, 1)
-    gradients = sums.gradients / tokens[:, None, None]
+    gradients = sums.gradients / jnp.where(settings.sums > 0, 1, tokens)[:, None, None]
     losses = sums.losses / tokens
     new, moment = update(prompts, second_moment, gradients, settings)
     finite = (

@@ -35,6 +35,7 @@ class StepSettings:
         weight_decay: not multiplied by the learning rate.
         clip_rms: largest RMS of an update before the learning rate.
         parameter_scaling: 1 or 0.
+        sums: 1 or 0: whether gradients are of the loss summed over target tokens, not of its mean.
     """
 
     learning_rate: Any
@@ -42,6 +43,7 @@ class StepSettings:
     weight_decay: Any
     clip_rms: Any
     parameter_scaling: Any
+    sums: Any
 
 
 def settings_at(recipes: Sequence[Recipe], step: int) -> StepSettings:
@@ -56,6 +58,7 @@ def settings_at(recipes: Sequence[Recipe], step: int) -> StepSettings:
         weight_decay=each([recipe.weight_decay for recipe in recipes]),
         clip_rms=each([recipe.clip_rms for recipe in recipes]),
         parameter_scaling=each([float(recipe.parameter_scaling) for recipe in recipes]),
+        sums=each([float(recipe.loss_reduction == "sum") for recipe in recipes]),
     )
 
 

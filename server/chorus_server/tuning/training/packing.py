@@ -7,6 +7,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Int32, UInt32
 
@@ -75,10 +76,11 @@ def dispatches(shapes: TrainingShapes, run: TrainingRun, chosen: Sequence[Sequen
 
 def _fitting(shapes: TrainingShapes, length: int, columns: Sequence[Sequence[int]]) -> int:
     """How many of the next examples of each prompt, by their lengths, fit into a dispatch of this rung."""
-    tokens = count = 0
-    for column in columns[: shapes.rows_at(length)]:
-        tokens += sum(column)
-        if max(column) > length or tokens > shapes.tokens_at(length):
+    groups = shapes.groups
+    tokens, count = [0] * groups, 0
+    for column in columns[: groups * shapes.rows_at(length)]:
+        tokens[count % groups] += sum(column)
+        if max(column) > length or tokens[count % groups] > shapes.tokens_at(length):
             break
         count += 1
     return count
@@ -92,7 +94,7 @@ def pack_batch(
     chosen: Sequence[Sequence[int]],
     length: int | None = None,
 ) -> TuningBatch:
-    """One dispatch.
+    """One dispatch. Groups of devices take the examples of each prompt in turn.
 
     Args:
         chosen: for each prompt, the indices of its train examples.
@@ -102,6 +104,23 @@ def pack_batch(
     if length is None:
         texts = (run.tasks[n].train[i].input_ids for n, indices in enumerate(chosen) for i in indices)
         length = shapes.input_length(P + max(map(len, texts)))
+    groups = shapes.groups
+    parts = [
+        _pack_group(vocab_rows, shapes, run, step, [some[group::groups] for some in chosen], length)
+        for group in range(groups)
+    ]
+    return parts[0] if groups == 1 else jax.tree.map(lambda *each: np.concatenate(each), *parts)
+
+
+def _pack_group(
+    vocab_rows: int,
+    shapes: TrainingShapes,
+    run: TrainingRun,
+    step: int,
+    chosen: Sequence[Sequence[int]],
+    length: int,
+) -> TuningBatch:
+    P = shapes.prompt_length
     rows, used = shapes.rows_at(length), 0
     B = len(chosen) * rows
     ids, starts, lengths = np.zeros(shapes.tokens_at(length), np.int32), *np.zeros((2, B), np.int32)

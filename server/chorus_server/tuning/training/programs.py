@@ -113,8 +113,14 @@ def _compile(programs: Mapping[Any, Program], known: dict[Any, Any], progress: P
 def table(
     functions: Functions, params: PyTree, shapes: TrainingShapes, *, dropping: bool, training: bool = True
 ) -> Iterator[Program]:
-    """Every program of a job. On a mesh the rows of an evaluation are divided over `data`; training's axis of
-    tokens, prompts, their gradients and results have a copy on each device."""
+    """Every program of a job. On a mesh rows are divided over `data`; prompts, their gradients and results
+    have a copy on each device.
+
+    Raises:
+        ValueError: the shapes are not for as many groups of devices as the model has.
+    """
+    if shapes.groups != functions.groups:
+        raise ValueError(f"shapes for {shapes.groups} groups of devices, the model has {functions.groups}")
     places = Places(functions.mesh)
 
     def whole(tree: Any) -> Any:
@@ -124,14 +130,15 @@ def table(
     where = jax.tree.map(lambda leaf: _shape(leaf.shape, leaf.dtype, getattr(leaf, "sharding", None)), params)
     prompts = whole(_floats(N, shapes.prompt_length, shapes.width))
     sums, loss = whole(jax.eval_shape(partial(empty_sums, shapes))), whole(LossConfig(_floats(), _floats()))
-    labels = whole((_ints(rows, shapes.labels, shapes.label_length), _ints(rows, shapes.labels)))
+    cut = partial(jax.tree.map, partial(_cut_rows, places))
+    labels = cut((_ints(rows, shapes.labels, shapes.label_length), _ints(rows, shapes.labels)))
     for L in shapes.input_lengths:
         if training:
             step = partial(accumulate, functions, L, dropping)
-            arguments = (where, prompts, sums, whole(_batch(shapes, L)), loss)
+            arguments = (where, prompts, sums, cut(_batch(shapes, L)), loss)
             program = Program(f"accumulate[{L}]", step, arguments, sums, donate=(2,))
             yield program if dropping else replace(program, reads=_reads_no_dropout)
-        inputs = jax.tree.map(partial(_cut_rows, places), (_ints(rows, L), _ints(rows)))
+        inputs = cut((_ints(rows, L), _ints(rows)))
         if shapes.labels:
             scores = whole(_floats(rows, shapes.labels))
             score = partial(label_scores, functions)
@@ -141,7 +148,7 @@ def table(
             greedy = partial(greedy_answers, functions, shapes.new_tokens)
             yield Program(f"greedy[{L}]", greedy, (where, prompts, *inputs), said)
     flags = whole(_shape((N,), jnp.bool_))
-    settings = whole(StepSettings(*[_floats(N)] * 5))
+    settings = whole(StepSettings(*[_floats(N)] * 6))
     results = (prompts, prompts, whole(_floats(N)), flags)
     yield Program("apply", apply, (prompts, prompts, sums, settings, flags), results)
 
@@ -167,9 +174,9 @@ def empty_sums(shapes: TrainingShapes) -> TuningSums:
 
 
 def _batch(shapes: TrainingShapes, L: int) -> TuningBatch:
-    B, T = shapes.prompts * shapes.rows_at(L), shapes.target_length
+    tokens, B = (shapes.groups * each for each in (shapes.tokens_at(L), shapes.prompts * shapes.rows_at(L)))
     keys = _shape((B, 2), jnp.uint32)
-    return TuningBatch(_ints(shapes.tokens_at(L)), _ints(B), _ints(B), _ints(B, T), _ints(B), keys)
+    return TuningBatch(_ints(tokens), _ints(B), _ints(B), _ints(B, shapes.target_length), _ints(B), keys)
 
 
 def _floats(*shape: int) -> jax.ShapeDtypeStruct:

@@ -32,13 +32,14 @@ class TrainingShapes:
         width: D.
         rows_per_prompt: M, rows of each prompt in a micro-batch.
         input_lengths: L of each rung, ascending, prompt and `</s>` included.
-        rows_by_length: most rows of each prompt in a dispatch of each rung.
-        tokens_by_length: tokens of all rows of a dispatch of each rung, at least one row's of each prompt.
+        rows_by_length: most rows of each prompt in a group's part of a dispatch of each rung.
+        tokens_by_length: tokens of all those rows, at least one row's of each prompt.
         target_length: T.
         evaluation_rows: rows of an evaluation dispatch.
         labels: C, most labels of a task; 0 if no task ranks any.
         label_length: T of a label.
         new_tokens: most tokens of a free text; 0 if every task ranks labels.
+        groups: of devices, which share the rows of every dispatch.
     """
 
     prompts: int
@@ -53,17 +54,19 @@ class TrainingShapes:
     new_tokens: int
     rows_by_length: tuple[int, ...] = ()
     tokens_by_length: tuple[int, ...] = ()
+    groups: int = 1
 
     def tokens_at(self, length: int) -> int:
-        """Tokens of a dispatch of the rung of this length: of whole rows unless the shapes say otherwise."""
+        """Tokens of a group in a dispatch of the rung of this length: of whole rows unless the shapes say
+        otherwise."""
         if not self.tokens_by_length:
             return self.prompts * self.rows_at(length) * length
         return self.tokens_by_length[self.input_lengths.index(length)]
 
     def rows_at(self, length: int) -> int:
-        """Most rows of each prompt in a dispatch of the rung of this length."""
+        """Most rows of each prompt in a group's part of a dispatch of the rung of this length."""
         if not self.rows_by_length:
-            return self.rows_per_prompt
+            return -(-self.rows_per_prompt // self.groups)
         return self.rows_by_length[self.input_lengths.index(length)]
 
     @property
@@ -83,14 +86,18 @@ def shapes_for(
     rungs: int = 3,
     evaluation_rows: int | None = None,
     dispatch_tokens: int | None = None,
+    groups: int = 1,
 ) -> TrainingShapes:
     """Shapes into which everything in the job fits.
 
     Args:
         rungs: most input lengths; those are chosen that pad the job's inputs least.
-        evaluation_rows: rows of an evaluation dispatch; as many as a micro-batch has if left out.
+        evaluation_rows: rows of an evaluation dispatch; as many as a micro-batch has if left out. Some are
+            added if groups could not share them.
         dispatch_tokens: most input tokens of a prompt in a dispatch: rungs that would have more get half the
             rows, a quarter and so on, but at least one. If left out, all have M rows.
+        groups: of devices, which share every dispatch. Where the rows cannot be divided, some groups have a
+            row less.
 
     Raises:
         InvalidInputError: `rungs` or `evaluation_rows` is below 1.
@@ -108,7 +115,7 @@ def shapes_for(
     ranked = [task for task in run.tasks if task.ranks]
     labels = [ids for task in ranked for ids in task.label_ids]
     lengths = _rungs([P + len(example.input_ids) for example in every], rungs)
-    rows = tuple(rows_within(dispatch_tokens, length, M) for length in lengths)
+    rows = tuple(-(-rows_within(dispatch_tokens, length, M) // groups) for length in lengths)
     return TrainingShapes(
         prompts=N,
         prompt_length=P,
@@ -116,12 +123,13 @@ def shapes_for(
         rows_per_prompt=M,
         input_lengths=lengths,
         rows_by_length=rows,
-        tokens_by_length=_tokens_needed(run, lengths, rows),
+        tokens_by_length=_tokens_needed(run, lengths, rows, groups),
         target_length=max(len(example.target_ids) for example in every),
-        evaluation_rows=evaluation_rows or N * M,
+        evaluation_rows=-(-(evaluation_rows or N * M) // groups) * groups,
         labels=max((len(task.labels) for task in ranked), default=0),
         label_length=max((len(ids) for ids in labels), default=0),
         new_tokens=max((task.recipe.max_target_tokens for task in free), default=0),
+        groups=groups,
     )
 
 
@@ -140,8 +148,11 @@ def _rungs(lengths: Sequence[int], count: int) -> tuple[int, ...]:
     return tuple(best)
 
 
-def _tokens_needed(run: TrainingRun, lengths: Sequence[int], rows: Sequence[int]) -> tuple[int, ...]:
-    """Tokens that the longest rows of a rung have together, the most in the first steps of the run."""
+def _tokens_needed(
+    run: TrainingRun, lengths: Sequence[int], rows: Sequence[int], groups: int
+) -> tuple[int, ...]:
+    """Tokens that the longest rows of a rung have together in the group that gets the longest, the most in
+    the first steps of the run."""
     most = [len(run.tasks) * length for length in lengths]
     size, P = run.recipe.batch_size, run.recipe.prompt_length
     for step in range(_FORESEEN):
@@ -156,7 +167,9 @@ def _tokens_needed(run: TrainingRun, lengths: Sequence[int], rows: Sequence[int]
             for task in run.tasks
         ]
         for place, (length, many) in enumerate(zip(lengths, rows, strict=True)):
-            fitting = ([each for each in batch if each <= length][:many] for batch in batches)
+            fitting = (
+                [each for each in batch if each <= length][: many * groups : groups] for batch in batches
+            )
             most[place] = max(most[place], sum(map(sum, fitting)))
     return tuple(-(-tokens // ROUNDING) * ROUNDING for tokens in most)
 

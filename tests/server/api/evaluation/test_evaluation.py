@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
 
 from chorus import AsyncClient, Client, Evaluation, NotFoundError
@@ -229,6 +230,48 @@ def test_the_base_is_shown_examples_from_each_label_in_turn(api: ApiServer, file
     assert [line["subjects"][0]["said"] for line in predictions(api, found)] == wanted
 
 
+def test_baselines_stand_beside_a_prompt(api: ApiServer, file: str) -> None:
+    train = upload(api, [{"text": f"film {n}", "label": LABELS[n % 3 > 0]} for n in range(9)])
+    plain = {"instruction": "good or bad"}
+    subjects = (
+        {"majority": True}, {"task": "first"}, {"base": plain}, {"base": {**plain, "calibrated": True}},
+        {"base": {**plain, "few_shot": 2}},
+    )  # fmt: skip
+    found = succeeded(api, file, *subjects, examples=train)
+    assert found["spec"]["labels"] == LABELS, "the prompt's"
+    results = found["result"]["subjects"]
+    assert [each["name"] for each in results] == [
+        "majority", "default/first@1", "base", "base:calibrated", "base:few-shot",
+    ]  # fmt: skip
+    lines = predictions(api, found)
+    assert {json.dumps(line["subjects"][0]) for line in lines} == {'{"said": "yes", "confidence": 0.6667}'}
+    assert results[0]["metrics"]["accuracy"] == sum(row["label"] == "yes" for row in ROWS) / len(ROWS)
+    raw, ours = (np.array([line["subjects"][n]["log_probabilities"] for line in lines]) for n in (2, 3))
+    np.testing.assert_allclose(ours, raw - raw.mean(axis=0), atol=2e-4)
+    said = [line["subjects"][3]["said"] for line in lines]
+    assert said == [LABELS[row.argmax()] for row in ours]
+    truth = [(row["label"],) for row in ROWS]
+    assert results[3]["metrics"] == measure(["accuracy", "f1_macro", "matthews"], said, truth, LABELS)
+    odd = upload(api, [{"text": "film", "label": "maybe"}])
+    failed = evaluated(api, file, *subjects[:2], examples=odd)
+    assert failed["error"]["field"] == "examples" and "row 1" in failed["error"]["message"]
+
+
+def test_rows_give_metrics_their_columns(api: ApiServer) -> None:
+    rows = [{**row, "question": n // 3} for n, row in enumerate(ROWS)]
+    file, fields = upload(api, rows), {"metrics": ["accuracy", "multirc_em"]}
+    columns = {"metric_columns": {"group": "question"}}
+    found = succeeded(api, file, {"task": "first"}, {"task": "second"}, **fields, **columns)
+    said = [line["subjects"][0]["said"] for line in predictions(api, found)]
+    groups = {"group": [str(row["question"]) for row in rows]}
+    truth = [(row["label"],) for row in rows]
+    expected = measure(fields["metrics"], said, truth, LABELS, groups)
+    assert found["result"]["subjects"][0]["metrics"] == expected
+    assert set(found["result"]["comparisons"][0]["metrics"]) == {*fields["metrics"], "mean"}
+    refused = start(api, file, {"task": "first"}, **fields)
+    assert refused.status_code == 400 and error_of(refused)["field"] == "metrics"
+
+
 BAD_ROWS: dict[str, tuple[bytes, str, str]] = {
     "no such column": (b'{"text": "x", "label": "no"}\n{"label": "no"}\n', "row 2", "invalid_data"),
     "an answer that is no label": (b'{"text": "x", "label": "maybe"}\n', "row 1", "unknown_label"),
@@ -290,6 +333,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an unknown file": ({"file": "file-" + "0" * 24}, "file"),
     "few-shot without examples": ({"subjects": [{"base": {"few_shot": 2}}]}, "subjects.0.base.few_shot"),
+    "majority without examples": (
+        {"subjects": [{"task": "first"}, {"majority": True}]},
+        "subjects.1.majority",
+    ),
+    "majority alone": ({"subjects": [{"majority": True}], "examples": "file-" + "0" * 24}, "subjects"),
+    "no majority": ({"subjects": [{"majority": False}]}, "subjects.0.majority"),
+    "a base calibrated on greedy texts": (
+        {"subjects": [{"base": {"calibrated": True}}], "labels": LABELS, "answer_by": "greedy"},
+        "subjects.0.base.calibrated",
+    ),
+    "a column for no metric": ({"metric_columns": {"groups": "x"}}, "metric_columns"),
     "examples for nobody": ({"examples": "file-" + "0" * 24}, "examples"),
     "ranked without labels": ({"subjects": [{"task": "free"}], "answer_by": "ranked"}, "answer_by"),
     "calibrated without labels": ({"subjects": [{"task": "free"}], "answer_by": "calibrated"}, "answer_by"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from chorus_server.api.evaluation.measures import confusion, measured, reliability
+from chorus_server.api.evaluation.measures import calibrate_on_rows, confusion, measured, reliability
 from chorus_server.tuning.metrics import METRICS, legal_share, measure
 
 LABELS = ["no", "yes"]
@@ -30,6 +31,15 @@ def test_confusion_and_legal_answers() -> None:
     many = [str(n) for n in range(129)]
     assert measured(["accuracy"], ["0"], [1.0], [("0",)], many, {})["confusion"] is None
     assert measured(["accuracy"], ["0"], [1.0], [("0",)], many[:128], {})["confusion"] is not None
+
+
+def test_batch_calibration_takes_what_a_label_always_has() -> None:
+    scores = [[-1.0, -3.0], [-1.5, -2.0], [-0.5, -4.0]]  # always "no"; less the means -1 and -3, not in row 2
+    said = [{"said": "no", "confidence": 0.9, "log_probabilities": row, "truncated": True} for row in scores]
+    calibrate_on_rows(said, LABELS)
+    assert [each["said"] for each in said] == ["no", "yes", "no"], "equal ones: the first"
+    assert [each["log_probabilities"] for each in said] == [[0.0, 0.0], [-0.5, 1.0], [0.5, -1.0]]
+    assert said[1]["confidence"] == round(1 / (1 + math.exp(-1.5)), 4) and said[1]["truncated"] is True
 
 
 def test_reliability_is_the_expected_calibration_error() -> None:

@@ -106,7 +106,8 @@ def serve(model: Model, ladder: Ladder, compiled: Any) -> list[Any]:
 
 
 def tuning_shapes(model: Model) -> TrainingShapes:
-    return TrainingShapes(2, 3, model.config.d_model, 2, (16,), 3, 4, 2, 2, 4)
+    groups = model.functions.groups
+    return TrainingShapes(2, 3, model.config.d_model, 2, (16,), 3, 4, 2, 2, 4, groups=groups)
 
 
 def train(model: Model, shapes: TrainingShapes, compiled: Any) -> dict[str, Any]:
@@ -118,11 +119,16 @@ def train(model: Model, shapes: TrainingShapes, compiled: Any) -> dict[str, Any]
     ids[:, :3] = V + np.array([[0, 1, 2], [0, 1, 2], [3, 4, 5], [3, 4, 5]])
     lengths = np.array([16, 9, 12, 5], np.int32)
     targets, counts = np.full((4, 3), 7, np.int32), np.array([3, 2, 3, 1], np.int32)
-    axis, starts = np.zeros(shapes.tokens_at(16), np.int32), np.cumsum([0, *lengths[:-1]]).astype(np.int32)
-    for start, row, length in zip(starts, ids, lengths, strict=True):
-        axis[start : start + length] = row[:length]
-    batch = TuningBatch(axis, starts, lengths, targets, counts, np.arange(8, dtype=np.uint32).reshape(4, 2))
-    settings = StepSettings(*(np.full(2, value, np.float32) for value in (0.3, 1, 1e-5, 1, 0)))
+    keys = np.arange(8, dtype=np.uint32).reshape(4, 2)
+    parts = []
+    for some in ([0, 2], [1, 3]) if shapes.groups == 2 else ([0, 1, 2, 3],):  # a row of each prompt a group
+        axis = np.zeros(shapes.tokens_at(16), np.int32)
+        starts = np.cumsum([0, *lengths[some][:-1]]).astype(np.int32)
+        for start, row in zip(starts, some, strict=True):
+            axis[start : start + lengths[row]] = ids[row, : lengths[row]]
+        parts.append(TuningBatch(axis, starts, lengths[some], targets[some], counts[some], keys[some]))
+    batch = jax.tree.map(lambda *each: np.concatenate(each), *parts)
+    settings = StepSettings(*(np.full(2, value, np.float32) for value in (0.3, 1, 1e-5, 1, 0, 0)))
     config, params = LossConfig(np.float32(0.1), np.float32(1e-4)), model.params
     for _ in range(2):
         sums = compiled["accumulate[16]"](params, prompts, empty_sums(shapes), batch, config)

@@ -298,6 +298,8 @@ def test_examples_are_cut_ended_and_given_a_sentinel() -> None:
     assert short.target_ids == (VOCABULARY.sentinel(0), *VOCABULARY.encode("d"), 1)
     assert len(long.input_ids) == room + 1 and long.input_ids[-1] == 1
     assert warnings == (f"1 texts have more than {room} tokens and were cut (rows 2)",)
+    (beside,), _ = make_examples(_rows("a" * 50, answer="d"), VOCABULARY, recipe.changed(max_text_tokens=31))
+    assert len(beside.input_ids) == 31, "the prompt comes on top"
     plain, _ = make_examples(_rows("ab", answer="d"), VOCABULARY, RECIPE)
     assert plain[0].target_ids == (*VOCABULARY.encode("d"), 1)
     with pytest.raises(InvalidInputError, match="row 1: the target has 10 tokens"):

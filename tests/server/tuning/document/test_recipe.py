@@ -8,7 +8,8 @@ from typing import Any, get_args
 import pytest
 
 from chorus_server.errors import InvalidInputError
-from chorus_server.tuning.document.recipe import Initialiser, Recipe
+from chorus_server.tuning.document.job import JobDocument
+from chorus_server.tuning.document.recipe import RELEASED, Initialiser, Recipe
 
 
 def test_defaults_are_the_papers() -> None:
@@ -46,6 +47,12 @@ def test_json_there_and_back() -> None:
         ("recipe.initialiser", {"initialiser": 3}),
         ("recipe.initialiser_text", {"initialiser": "text"}),
         ("recipe.initialiser_text", {"initialiser_text": "hello"}),
+        ("recipe.initialiser_words", {"initialiser": "words"}),
+        ("recipe.initialiser_words", {"initialiser": "words", "initialiser_words": []}),
+        ("recipe.initialiser_words", {"initialiser_words": ["hello"]}),
+        ("recipe.defaults", {"defaults": "blog"}),
+        ("recipe.loss_reduction", {"loss_reduction": "max"}),
+        ("recipe.max_text_tokens", {"max_text_tokens": 1}),
         ("recipe.micro_batch_size", {"batch_size": 32, "micro_batch_size": 5}),
         ("recipe.steps_per_decay", {"decay_factor": 0.5}),
         ("recipe.steps_per_decay", {"steps_per_decay": 100}),
@@ -60,4 +67,23 @@ def test_a_refusal_names_the_field(field: str, document: dict[str, Any]) -> None
 
 def test_every_initialiser_can_be_asked_for() -> None:
     for name in get_args(Initialiser):
-        assert Recipe(initialiser=name, initialiser_text="x" if name == "text" else None).initialiser == name
+        text, words = "x" if name == "text" else None, ["x"] if name == "words" else None
+        found = Recipe.from_json({"initialiser": name, "initialiser_text": text, "initialiser_words": words})
+        assert found.initialiser == name
+
+
+def test_the_released_recipe_is_written_out() -> None:
+    paper, released = Recipe.from_json({}), Recipe.from_json({"defaults": "released"})
+    assert (
+        paper == Recipe.from_json({"defaults": "paper"}) and released.to_json() == paper.to_json() | RELEASED
+    )
+    assert (paper.text_tokens, released.text_tokens) == (412, 512), "the prompt comes on top"
+    own = Recipe.from_json({"defaults": "released", "loss_reduction": "mean", "max_text_tokens": 60})
+    assert (own.loss_reduction, own.text_tokens, own.second_moment_steps_before) == ("mean", 60, 1_100_000)
+    assert Recipe.from_json(own.to_json()) == own and released.changed(steps=5).steps == 5
+    assert Recipe.from_json({"max_text_tokens": 9, "max_input_tokens": 2}).text_tokens == 9
+    data = {"train": {"file": "file-1"}}
+    beside = {"task": "t", "data": data, "recipe": {"defaults": "released", "steps": 7}}
+    two = JobDocument.from_json({**beside, "prompts": [{"recipe": {"learning_rate": 1}}, {"task": "u"}]})
+    assert [each.recipe.max_text_tokens for each in two.prompts] == [512, 512]
+    assert JobDocument.from_json(two.to_json()) == two, "a stored document is taken again"

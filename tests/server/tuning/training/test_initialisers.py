@@ -24,9 +24,10 @@ def _is_a_piece(row: Any, count: int = 40) -> bool:
     return bool((SOURCE.embed(VOCABULARY.common_pieces(count)) == row).all(axis=1).any())
 
 
-@pytest.mark.parametrize("name", ["uniform", "sampled_vocabulary", "class_labels", "text"])
+@pytest.mark.parametrize("name", ["uniform", "sampled_vocabulary", "class_labels", "text", "words"])
 def test_the_seed_and_the_index_decide(name: str) -> None:
-    recipe = _recipe(name, "ab" if name == "text" else None)
+    words = {"initialiser_words": ["ab"]} if name == "words" else {}
+    recipe = _recipe(name, "ab" if name == "text" else None, **words)
     first = initial_prompt(recipe, SOURCE, 1, 0, labels=("x", "y"))
     assert (first.shape, first.dtype) == ((P, D), np.dtype(np.float32))
     np.testing.assert_array_equal(first, initial_prompt(recipe, SOURCE, 1, 0, labels=("x", "y")))
@@ -67,6 +68,15 @@ def test_a_text_is_its_tokens() -> None:
     assert all(_is_a_piece(row) for row in values[3:])
 
 
+def test_a_word_is_one_row_and_a_text_a_row_for_each_token() -> None:
+    words = initial_prompt(_recipe("words", initialiser_words=["ab", "c"]), SOURCE, 1, 0)
+    np.testing.assert_array_equal(
+        words, initial_prompt(_recipe("class_labels"), SOURCE, 1, 0, labels=("ab", "c"))
+    )
+    text = initial_prompt(_recipe("text", "abc"), SOURCE, 1, 0)
+    assert not np.array_equal(words[:2], text[:2]), "the control"
+
+
 def test_an_existing_prompt_is_copied() -> None:
     old = np.random.default_rng(0).standard_normal((P, D)).astype(np.float32)
     values = initial_prompt(_recipe("existing_prompt"), SOURCE, 1, 0, existing=old)
@@ -81,6 +91,7 @@ def test_an_existing_prompt_is_copied() -> None:
         (_recipe("class_labels"), {}, "recipe.initialiser"),
         (_recipe("class_labels"), {"labels": ("a", " ")}, "labels.1"),
         (_recipe("text", "  "), {}, "recipe.initialiser_text"),
+        (_recipe("words", initialiser_words=["a", " "]), {}, "recipe.initialiser_words.1"),
         (_recipe("existing_prompt"), {}, "recipe.initialiser"),
         (_recipe("existing_prompt"), {"existing": np.zeros((P + 1, D), np.float32)}, "recipe.prompt_length"),
     ],

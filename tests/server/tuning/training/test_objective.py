@@ -15,7 +15,9 @@ import pytest
 from chorus_server.engine.executor.testing import tiny_model
 from chorus_server.model import layers
 from chorus_server.model.dropout import Dropout
-from chorus_server.tuning.training.objective import LossConfig, TuningBatch, accumulate
+from chorus_server.tuning.document.recipe import Recipe
+from chorus_server.tuning.training.objective import LossConfig, TuningBatch, TuningSums, accumulate, apply
+from chorus_server.tuning.training.optimiser import settings_at, update
 from chorus_server.tuning.training.programs import empty_sums
 from chorus_server.tuning.training.shapes import TrainingShapes
 
@@ -99,3 +101,18 @@ def test_gradients_multiply_bf16_and_reach_no_weight(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(layers, "narrow_product", plain)
     widened = _products(model.functions, model.params, arguments)
     assert ("f32", "f32", "f32") in widened, "the control: JAX's own rule"
+
+
+def test_a_loss_is_a_mean_or_a_sum_over_target_tokens() -> None:
+    recipes = [Recipe(), Recipe(loss_reduction="sum")]
+    generator = np.random.default_rng(4)
+    prompts, moment, summed = jnp.asarray(generator.standard_normal((3, 2, 4, 5)).astype(np.float32))
+    sums = TuningSums(summed, jnp.array([6.0, 6]), jnp.array([3.0, 3]))
+    moment, settings, active = moment**2, settings_at(recipes, 3), jnp.array([True, True])
+    new, _, losses, finite = apply(prompts, moment, sums, settings, active)
+    by_hand = update(prompts, moment, summed / jnp.array([3.0, 1])[:, None, None], settings)[0]
+    np.testing.assert_allclose(new, by_hand, rtol=1e-6)
+    assert losses.tolist() == [2, 2] and finite.all(), "what is shown is a mean either way"
+    same = apply(prompts, moment, sums, settings_at([Recipe()] * 2, 3), active)[0]
+    np.testing.assert_array_equal(same[0], new[0])
+    assert not np.allclose(same[1], new[1]), "the control"

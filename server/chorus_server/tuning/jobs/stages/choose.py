@@ -69,7 +69,7 @@ def _published(attempt: Attempt, part: Part, wanted: set[int], trials: int) -> l
     for trial in part.chosen:
         for at in trial.places:
             place = places[at]
-            facts = facts_of(part.validated.members[place], part.state.standings[place])
+            facts = facts_of(part.validated, part.state, place)
             facts |= {"prompt": at, "trial": trial.number}
             if place in best:
                 sweep = part.validated.document.sweep

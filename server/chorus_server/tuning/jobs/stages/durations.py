@@ -49,7 +49,8 @@ def check_durations(programs: TuningPrograms, most: float, speed: Callable[[], f
 
 
 def operations(executable: Any) -> float:
-    """Floating-point operations of one dispatch; a loop's body counts once."""
+    """Floating-point operations of one dispatch, of one device where it is compiled; a loop's body counts
+    once."""
     analysis = executable.cost_analysis()
     found = analysis[0] if isinstance(analysis, list) else analysis
     return float((found or {}).get("flops", 0.0))
@@ -60,7 +61,7 @@ def _operations(programs: TuningPrograms) -> Iterator[float]:
     for family in (programs.accumulate, programs.score):
         yield from map(operations, family.values())
     shapes = programs.shapes
-    weights = sum(leaf.size for leaf in jax.tree.leaves(programs.params))
+    weights = sum(leaf.size for leaf in jax.tree.leaves(programs.params)) / programs.functions.devices
     # Two operations a weight and token, for each turn of the loop.
     turns = 2.0 * weights * shapes.evaluation_rows * shapes.new_tokens
     yield from (operations(each) + turns for each in programs.greedy.values())

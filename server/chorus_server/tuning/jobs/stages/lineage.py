@@ -69,7 +69,7 @@ def fitting(lineage: Mapping[str, Any], most: int) -> dict[str, Any]:
     """The lineage in at most so many bytes. Its largest parts are left out, and named in `left_out`, if it
     would be larger: the job's `spec` has them, and hours of training must not be lost over them."""
     found = dict(lineage)
-    without_text = {**found["recipe"], "initialiser_text": None}
+    without_text = {**found["recipe"], "initialiser_text": None, "initialiser_words": None}
     smaller = {"target_texts": None, "columns": None, "recipe": without_text, "evaluations": None}
     for name, value in smaller.items():
         if len(canonical_json(found)) <= most:

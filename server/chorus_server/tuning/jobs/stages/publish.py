@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from chorus_server.tuning.document.job import JobDocument
-from chorus_server.tuning.document.prompt import PromptDocument
 from chorus_server.tuning.document.recipe import SENTINEL_SETTING, SPECIAL_TOKENS_SETTING
 from chorus_server.tuning.jobs.attempts.attempt import Attempt
 from chorus_server.tuning.jobs.stages.calibrate import calibrate
@@ -81,13 +80,14 @@ def succeed(
 
 
 def result_of(validated: Validated, state: TrainingState) -> dict[str, Any]:
-    """How each prompt ended; versions are added as they are made."""
-    pairs = zip(validated.members, state.standings, strict=True)
-    return {"prompts": [facts_of(member, standing) for member, standing in pairs], "ensemble": None}
+    """How each prompt ended, and which split chose its values; versions are added as they are made."""
+    prompts = [facts_of(validated, state, place) for place in range(len(validated.members))]
+    return {"prompts": prompts, "ensemble": None}
 
 
-def facts_of(member: PromptDocument, standing: PromptProgress) -> dict[str, Any]:
-    """How a prompt ended."""
+def facts_of(validated: Validated, state: TrainingState, place: int) -> dict[str, Any]:
+    """How one prompt ended, and which split chose its values."""
+    member, standing = validated.members[place], state.standings[place]
     return {
         "task": member.task,
         "index": member.index,
@@ -96,6 +96,7 @@ def facts_of(member: PromptDocument, standing: PromptProgress) -> dict[str, Any]
         "best_step": standing.best_step,
         "best_metric": standing.best_metric,
         "metrics": metrics_of(standing),
+        "chosen_on": validated.lineages[place]["chosen_on"],
     }
 
 

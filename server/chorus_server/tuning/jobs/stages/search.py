@@ -154,7 +154,8 @@ class Search:
         sizes = settled_sizes(self.attempt, stretch.name)
         if sizes is None:
             return None
-        state, _ = newest_state(self.attempt.folder / stretch.name, only.run(sizes.micro_batch_size))
+        run, mesh = only.run(sizes.micro_batch_size), self.attempt.base.functions.mesh
+        state, _ = newest_state(self.attempt.folder / stretch.name, run, mesh)
         if state is None or state.evaluated_step < state.step:
             return None
         return state if state.step == stretch.until or not any(state.active) else None

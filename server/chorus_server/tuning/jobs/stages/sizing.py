@@ -1,9 +1,9 @@
 """Finds how large a device dispatch may be: compiles candidates, and measures them on the device's thread.
 
 The longest rung is measured. It gets the most rows, a power of two that divides the batch, whose dispatch
-takes no longer than a slice, and at least one example of each prompt. From that follow, without another
-compile, the tokens that fit into a slice, and so the rows of shorter rungs and of evaluation. From then on
-all sizes are fixed, because sums depend on them.
+takes no longer than a slice, and at least one example of each prompt for each group of devices. From that
+follow, without another compile, the tokens that fit into a slice, and so the rows of shorter rungs and of
+evaluation. From then on all sizes are fixed, because sums depend on them.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Sizer:
         warnings: list[str] = []
         longest_rows, seconds = self._search()
         if seconds > self.slice_seconds:
-            warnings.append(self._too_long("a training dispatch of one example a prompt", seconds))
+            warnings.append(self._too_long("the smallest training dispatch", seconds))
         lengths = shapes_for(self.job(1)).input_lengths
         # Less than twice: more rows of the longest rung take too long, or are not worth a compile.
         tokens = int(min(self.slice_seconds / seconds, 1.99) * longest_rows * lengths[-1])
@@ -119,17 +119,21 @@ class Sizer:
         try:
             return self._settled(size, rows, tokens, warnings)
         except InvalidInputError:  # hundreds of labels a row: with fewer rows it fits, and ends in time
-            if rows == 1 and size == longest_rows:
+            if rows == self._groups and size == longest_rows:
                 raise
-            return self._settled(longest_rows, 1, None, warnings)
+            return self._settled(longest_rows, self._groups, None, warnings)
 
     def _settled(
         self, size: int, rows: int | None, tokens: int | None, warnings: list[str]
     ) -> tuple[TrainingRun, TuningPrograms, Sizes, list[str]]:
         job = self.job(size)
-        shapes = shapes_for(job, evaluation_rows=rows, dispatch_tokens=tokens)
+        shapes = shapes_for(job, evaluation_rows=rows, dispatch_tokens=tokens, groups=self._groups)
         programs = self._compile(job, shapes, measuring=False)
         return job, programs, Sizes(size, shapes.evaluation_rows, tokens), warnings
+
+    @property
+    def _groups(self) -> int:
+        return self.base.functions.groups
 
     @property
     def _largest(self) -> int:
@@ -138,13 +142,16 @@ class Sizer:
 
     def _search(self) -> tuple[int, float]:
         """The largest candidate that is short enough, and its seconds. In a short job fewer are tried."""
-        candidates = [size for size in _powers_of_two(self.batch_size) if self.batch_size % size == 0]
-        best, seconds = 1, self._training_seconds(1)
-        short = seconds * self.batch_size * self.job(1).recipe.steps <= _SHORT
+        candidates = list(_powers_of_two(self._largest))
+        # Fewer examples than groups leave some without one, and save no time.
+        candidates = [size for size in candidates if size >= self._groups] or candidates[-1:]
+        best = candidates[0]
+        seconds = self._training_seconds(best)
+        short = seconds * self.batch_size / best * self.job(1).recipe.steps <= _SHORT
         if short and seconds >= self.slice_seconds * _ENOUGH:
             return best, seconds
         place = max(
-            (n for n, size in enumerate(candidates) if seconds * size <= self.slice_seconds), default=0
+            (n for n, size in enumerate(candidates) if seconds * size / best <= self.slice_seconds), default=0
         )
         tried = {0}
         while place not in tried:
@@ -162,12 +169,12 @@ class Sizer:
         """Of one dispatch at the longest rung; infinite if it does not fit into memory."""
         self.interrupt()
         job = self.job(size)
-        shapes = shapes_for(job, evaluation_rows=1)
+        shapes = shapes_for(job, evaluation_rows=1, groups=self._groups)
         only = replace(shapes.longest_rung, labels=0, label_length=0, new_tokens=0)
         try:
             programs = self._compile(job, only)
         except InvalidInputError:
-            if size == 1:
+            if size <= self._groups:
                 raise
             return float("inf")
         seconds = self._measure_training(job, programs)
@@ -176,7 +183,7 @@ class Sizer:
 
     def _measure_training(self, job: TrainingRun, programs: TuningPrograms) -> float:
         shapes, size = programs.shapes, job.micro_batch_size
-        # The shortest example fits in any number; what rows hold does not change the time.
+        # So many of the shortest example always fit; what rows hold does not change the time.
         lengths = [[len(example.input_ids) for example in task.train] for task in job.tasks]
         rows = [[each.index(min(each))] * size for each in lengths]
         batch = pack_batch(programs.vocab_rows, shapes, job, 0, rows, shapes.input_lengths[-1])
@@ -197,7 +204,7 @@ class Sizer:
             row = Example(1, (self.base.vocabulary.eos_id,), (self.base.vocabulary.eos_id,), ("",))
             plain = replace(task, validation=(), test=(), metrics=("accuracy",), labels=(), label_ids=())
             job = TrainingRun(0, (replace(plain, train=(row,)),))
-            shapes = replace(shapes_for(job, evaluation_rows=1), new_tokens=0)
+            shapes = replace(shapes_for(job, evaluation_rows=1, groups=self._groups), new_tokens=0)
             programs = self._compile(job, shapes, checked=False)
             done = operations(programs.accumulate[shapes.input_lengths[-1]])
             self._speed = done / max(self._measure_training(job, programs), 1e-9)
@@ -216,31 +223,33 @@ class Sizer:
         try:
             seconds = self._evaluation_seconds(job, rows)
         except InvalidInputError:  # with fewer rows it fits, and ends in time
-            if rows == 1:
+            if rows <= self._groups:
                 raise
-            rows, seconds = 1, self._evaluation_seconds(job, 1)
+            rows, seconds = self._groups, self._evaluation_seconds(job, self._groups)
         wanted = _power_below(min(int(rows * self.slice_seconds / seconds), 4 * rows, most))
         if wanted == rows:
             return rows, seconds
         found_seconds = self._evaluation_seconds(job, wanted)
-        if found_seconds > self.slice_seconds and wanted > 1:
-            return max(1, wanted // 2), found_seconds / 2
+        if found_seconds > self.slice_seconds and wanted > self._groups:
+            return wanted // 2, found_seconds / 2
         return wanted, found_seconds
 
     def _foretold(self, job: TrainingRun) -> float | None:
-        """Seconds to score the labels of one row, estimated from its operations and the speed of training."""
-        only = shapes_for(job, evaluation_rows=1).longest_rung
+        """Seconds to score the labels of one row, estimated from its operations and the speed of training: a
+        row's share of those of all groups, which score as many at once."""
+        only = shapes_for(job, evaluation_rows=1, groups=self._groups).longest_rung
         functions, params = self.base.functions, self.base.params
         for program in table(functions, params, only, dropping=False, training=False):
             if program.name.startswith("score"):
-                return (
-                    operations(program.jit().lower(*program.arguments)) / self._operations_a_second() or None
-                )
+                # Before XLA divides them among devices; their speed is that of one.
+                every = operations(program.jit().lower(*program.arguments))
+                each = every / only.evaluation_rows / functions.devices
+                return each / self._operations_a_second() or None
         return None
 
     def _evaluation_seconds(self, job: TrainingRun, rows: int) -> float:
         self.interrupt()
-        only = shapes_for(job, evaluation_rows=rows).longest_rung
+        only = shapes_for(job, evaluation_rows=rows, groups=self._groups).longest_rung
         programs = self._compile(job, only, training=False)
         prompts = jnp.asarray(np.stack([task.initial for task in job.tasks]))
         evaluator = Evaluator(job, programs, lambda ids: "")

@@ -72,14 +72,16 @@ def train(
     held, work = attempt.held, attempt.work
     stretch = stretch or Stretch.whole(run)
     place, folder = _where(attempt, stretch)
-    state, warning = newest_state(place, run)
+    state, warning = newest_state(place, run, attempt.base.functions.mesh)
     attempt.warn([warning] if warning is not None else [])
     saved: deque[int] = deque()
 
     def may_write() -> bool:
         return not held.lost.is_set()
 
-    writer = CheckpointWriter(folder, run, attempt.files, saved.append, may_write)
+    writer = CheckpointWriter(
+        folder, run, attempt.files, saved.append, may_write, attempt.base.functions.mesh
+    )
     state = state or begin
     clock = WorkClock(state.seconds if state else 0.0)
     with attempt.because("tuning"):

@@ -169,6 +169,11 @@ def _without_rows(recipe: Recipe, labels: Sequence[str], base: TuningBase) -> li
             f"the class_labels initialiser gives each label a row, and there are {len(labels)} labels for a "
             f"prompt_length of {rows}: labels from number {rows} on begin without one"
         ]
+    words = recipe.initialiser_words or ()
+    if len(words) > rows:
+        return [
+            f"there are {len(words)} initialiser_words, and only the first {rows} get a row (prompt_length)"
+        ]
     if recipe.initialiser == "text":
         tokens = len(base.vocabulary.encode(recipe.initialiser_text or ""))
         if tokens > rows:
@@ -241,7 +246,7 @@ class _Reader:
         self, split: Split, recipe: Recipe, field: str
     ) -> tuple[tuple[Example, ...], tuple[str, ...]]:
         """See `make_examples`. Splits live as long as this reader, so their ids are unique."""
-        limits = (recipe.prompt_length, recipe.max_input_tokens, recipe.max_target_tokens)
+        limits = (recipe.text_tokens, recipe.max_target_tokens)
         key = (id(split), *limits, recipe.sentinel_before_target, recipe.special_tokens)
         if key not in self._examples:
             self._examples[key] = make_examples(

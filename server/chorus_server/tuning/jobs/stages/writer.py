@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from chorus_server.errors import InvalidInputError
+from chorus_server.model.mesh import DeviceMesh
 from chorus_server.tuning.training import checkpoint
 from chorus_server.tuning.training.run import TrainingRun
 from chorus_server.tuning.training.state import TrainingState
@@ -25,6 +26,7 @@ class CheckpointWriter:
         folder: of this attempt.
         written: called on the writer's thread with the step of each state that was written.
         may_write: asked before each write; if False, the state is silently dropped.
+        mesh: the devices that train; None means one.
     """
 
     def __init__(
@@ -34,12 +36,14 @@ class CheckpointWriter:
         files: Files,
         written: Callable[[int], None],
         may_write: Callable[[], bool],
+        mesh: DeviceMesh | None,
     ) -> None:
         self._folder = folder
         self._training = run
         self._files = files
         self._written = written
         self._may_write = may_write
+        self._mesh = mesh
         self._changed = threading.Condition()
         self._next: TrainingState | None = None
         self._writing = False
@@ -87,7 +91,9 @@ class CheckpointWriter:
                 state, self._next, self._writing = self._next, None, True
             try:
                 if state is not None and self._may_write():
-                    checkpoint.write_state(self._folder, self._training, state, files=self._files)
+                    checkpoint.write_state(
+                        self._folder, self._training, state, mesh=self._mesh, files=self._files
+                    )
                     self._written(state.step)
             except Exception as error:
                 with self._changed:
@@ -98,8 +104,11 @@ class CheckpointWriter:
                     self._changed.notify_all()
 
 
-def newest_state(folder: Path, run: TrainingRun) -> tuple[TrainingState | None, str | None]:
-    """The most advanced state that any attempt at the job left, and a warning if it was made elsewhere.
+def newest_state(
+    folder: Path, run: TrainingRun, mesh: DeviceMesh | None = None
+) -> tuple[TrainingState | None, str | None]:
+    """The most advanced state that any attempt at the job left, and a warning if it was made elsewhere than
+    on these devices (None means one).
 
     Raises:
         InvalidInputError: `checkpoint_mismatch`; `corrupt_checkpoint`: no undamaged state is left.
@@ -116,7 +125,7 @@ def newest_state(folder: Path, run: TrainingRun) -> tuple[TrainingState | None, 
             broken = error
             continue
         if state is not None and (found is None or _rank(state) > _rank(found)):
-            found, warning = state, checkpoint.made_elsewhere(attempt, run)
+            found, warning = state, checkpoint.made_elsewhere(attempt, run, mesh)
     if found is None and broken is not None:
         raise broken
     return found, warning

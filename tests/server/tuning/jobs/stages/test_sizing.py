@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -33,12 +34,20 @@ class Timed(Sizer):
     """Dispatches that take what a function says."""
 
     def __init__(
-        self, batch_size: int, limit: float, seconds: Callable[[int], float], steps: int = 1_000_000
+        self,
+        batch_size: int,
+        limit: float,
+        seconds: Callable[[int], float],
+        steps: int = 1_000_000,
+        groups: int = 1,
     ) -> None:
-        nothing: Any = None
+        nothing, shared = (
+            cast(Any, None),
+            cast(Any, SimpleNamespace(functions=SimpleNamespace(groups=groups))),
+        )
         job = TrainingRun(3, (task(0, RECIPE.changed(steps=steps)),))
         super().__init__(
-            nothing, lambda size: job, batch_size, DeviceWork(), limit, None, nothing, lambda: None
+            shared, lambda size: job, batch_size, DeviceWork(), limit, None, nothing, lambda: None
         )
         self.seconds = seconds
         self.tried: list[int] = []
@@ -85,6 +94,22 @@ def test_the_largest_power_of_two_that_is_short_enough(
 def test_a_short_job_compiles_no_candidate_that_is_not_worth_it(each: float, tried: list[int]) -> None:
     sizer = Timed(32, 0.06, lambda n: each * n, steps=3)
     assert sizer._search() == (tried[-1], each * tried[-1])
+    assert sizer.tried == tried
+
+
+@pytest.mark.parametrize(
+    ("batch", "groups", "size", "tried"),
+    [
+        (32, 4, 32, [4, 32]),  # each group has a row of 0.005 s, and then eight
+        (32, 3, 16, [4, 16]),  # of four rows one group has two
+        (6, 4, 2, [2]),  # no candidate gives each group a row
+    ],
+)
+def test_the_search_begins_with_a_row_for_each_group(
+    batch: int, groups: int, size: int, tried: list[int]
+) -> None:
+    sizer = Timed(batch, 0.04, lambda n: 0.005 * -(-n // groups), groups=groups)
+    assert sizer._search()[0] == size
     assert sizer.tried == tried
 
 

@@ -97,3 +97,6 @@ def test_labels_that_get_no_row_are_told(tmp_path: Path) -> None:
     (text,) = warned(prompt_length=2, initialiser="text", initialiser_text="abc")
     assert "3 tokens, and only the first 2" in text
     assert warned(prompt_length=3, initialiser="text", initialiser_text="abc") == []
+    (words,) = warned(prompt_length=1, initialiser_words=["ab", "c"])
+    assert "2 initialiser_words, and only the first 1" in words
+    assert warned(prompt_length=2, initialiser_words=["ab", "c"]) == []

@@ -13,6 +13,7 @@ from chorus_server.engine.executor.testing import tiny_model
 from chorus_server.errors import InvalidInputError
 from chorus_server.tuning.data.order import _epoch
 from chorus_server.tuning.document.job import JobDocument
+from chorus_server.tuning.document.recipe import RELEASED
 from chorus_server.tuning.jobs.attempts.config import TuningBase
 from prompts_store.blobs.files import Files
 from prompts_store.digests import prompt_digest
@@ -70,6 +71,7 @@ def test_a_job_becomes_a_version_that_says_where_it_came_from(store: PromptStore
     }  # fmt: skip
     assert lineage["data"]["validation"]["from"] == "train" and lineage["data"]["test"]["rows"] == 20
     assert (lineage["chosen_on"], lineage["job"], lineage["seed"]) == ("cut from train", job.id, 3)
+    assert made["chosen_on"] == "cut from train"
     assert lineage["recipe"]["micro_batch_size"] == 4 and len(lineage["curve"]["loss"]) == 6
     kinds = [kind for kind, _ in events(store, job)]
     order = ["program", "step", "evaluated", "published"]
@@ -94,6 +96,21 @@ def test_seeds_make_an_ensemble_pinned_to_their_versions(store: PromptStore, tmp
     assert store.aliases(TENANT, "letters") == {"live": best["version"]}
     lineages = [store.resolve(f"letters@{n}", tenant=TENANT).lineage for n in (1, 2)]
     assert [lineage["index"] for lineage in lineages] == [0, 1]
+
+
+def test_a_choice_on_the_test_split_is_marked(store: PromptStore, tmp_path: Path) -> None:
+    train, test = (upload(store, jsonl(size, 9), f"{size}.jsonl") for size in (30, 20))
+    data = {"train": {"file": train}, "test": {"file": test}, "validation_from": "test"}
+    sent = document(train, data=data, answer_by="greedy", ensemble=2, recipe={"defaults": "released"})
+    job = done(store, tmp_path, sent)
+    assert job.status == "succeeded", job.error
+    assert [made["chosen_on"] for made in job.result["prompts"]] == ["test", "test"]
+    version = store.resolve(job.result["prompts"][1]["reference"], tenant=TENANT)
+    assert version.lineage["chosen_on"] == "test"
+    assert {name: version.lineage["recipe"][name] for name in RELEASED} == RELEASED
+    metrics = version.metrics
+    assert metrics["test_accuracy"] == metrics["validation_accuracy"] and 0 <= metrics["test_legal"] <= 1
+    assert 0 <= job.result["ensemble"]["metrics"]["test_legal"] <= 1
 
 
 def test_a_member_alone_is_the_member_among_others(store: PromptStore, tmp_path: Path) -> None:

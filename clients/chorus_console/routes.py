@@ -1,0 +1,108 @@
+"""The console's paths."""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Callable, Sequence
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from chorus_console.door import Clients, Door, Handler, Sessions, Visit
+from chorus_console.pages import HERE
+from chorus_console.views import (
+    asking,
+    interpreting,
+    jobs,
+    operations,
+    sets,
+    signing,
+    tasks,
+    tenants,
+    tuning,
+    versions,
+)
+
+_YEAR = "public, max-age=31536000, immutable"
+
+_VIEWS: Sequence[tuple[str, str, Handler]] = (
+    ("GET", "", tasks.first),
+    ("GET", "/sign-in", signing.show),
+    ("POST", "/sign-in", signing.enter),
+    ("POST", "/sign-out", signing.leave),
+    ("GET", "/tasks", tasks.table),
+    ("GET", "/tasks/{tenant}/{task}", tasks.one),
+    ("POST", "/tasks/{tenant}/{task}/share", tasks.share),
+    ("GET", "/tasks/{tenant}/{task}/compare", versions.compare),
+    ("GET", "/tasks/{tenant}/{task}/move", versions.propose),
+    ("POST", "/tasks/{tenant}/{task}/move", versions.move),
+    ("GET", "/ensembles", sets.ensembles),
+    ("GET", "/packs", sets.packs),
+    ("POST", "/packs/{tenant}/{pack}/move", sets.move_pack),
+    ("GET", "/try", asking.show),
+    ("GET", "/try/fields", asking.fields),
+    ("POST", "/try", asking.ask),
+    ("GET", "/tune", tuning.table),
+    ("POST", "/tune", tuning.start),
+    ("GET", "/tune/new", tuning.new),
+    ("POST", "/tune/data", tuning.look),
+    ("POST", "/tune/preview", tuning.preview),
+    ("GET", "/tune/{job}", tuning.one),
+    ("GET", "/tune/{job}/live", tuning.live),
+    ("POST", "/tune/{job}/cancel", tuning.cancel),
+    ("POST", "/tune/{job}/resume", tuning.resume),
+    ("GET", "/interpret", interpreting.show),
+    ("GET", "/jobs", jobs.table),
+    ("GET", "/jobs/files/{file}", jobs.file),
+    ("GET", "/jobs/{job}", jobs.one),
+    ("POST", "/jobs/{job}", jobs.change),
+    ("GET", "/operations", operations.show),
+    ("GET", "/tenants", tenants.table),
+    ("GET", "/tenants/keys", tenants.keys),
+    ("POST", "/tenants/keys", tenants.make),
+    ("POST", "/tenants/keys/{key}", tenants.change),
+    ("GET", "/tenants/usage", tenants.usage),
+    ("GET", "/tenants/audit", tenants.audit),
+)
+
+
+def console_routes(clients: Clients, sessions: Sessions) -> list[Route]:
+    """The routes of the console, all below `/console`.
+
+    Args:
+        clients: makes clients that ask this server.
+        sessions: who is signed in.
+    """
+    door = Door(clients, sessions)
+    made = [
+        Route(f"/console{path}", door.endpoint(handler), methods=[method], include_in_schema=False)
+        for method, path, handler in _VIEWS
+    ]
+    files = Route("/console/files/{folder}/{name}", _files(), methods=["GET"], include_in_schema=False)
+    rest = Route("/console/{rest:path}", door.endpoint(_nothing), include_in_schema=False)
+    return [*made, files, rest]
+
+
+async def _nothing(visit: Visit) -> Response:
+    raise HTTPException(404, "There is no such page.")
+
+
+def _files() -> Callable[[Request], Response]:
+    """Styles, scripts and pictures: read once, and kept by browsers, as their address changes with them."""
+    kept = {
+        (folder, file.name): (file.read_bytes(), mimetypes.guess_type(file.name)[0] or "text/plain")
+        for folder in ("static", "vendor")
+        for file in (HERE / folder).iterdir()
+        if file.is_file()
+    }
+
+    def answer(request: Request) -> Response:
+        found = kept.get((request.path_params["folder"], request.path_params["name"]))
+        if found is None:
+            return Response("There is no such file.", 404, media_type="text/plain")
+        headers = {"Cache-Control": _YEAR, "X-Content-Type-Options": "nosniff"}
+        return Response(found[0], media_type=found[1], headers=headers)
+
+    return answer

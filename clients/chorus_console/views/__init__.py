@@ -1,0 +1,1 @@
+"""One file for what belongs together in the navigation."""

@@ -1,0 +1,86 @@
+"""What a prompt is near to: section 7 of the prompt-tuning paper."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import json
+import math
+import operator
+import struct
+import sys
+from typing import TypeAlias
+
+from starlette.responses import Response
+
+from chorus_console.door import Visit
+from chorus_console.same import Same, same
+
+_MOST_ROWS = 48
+_MOST_PRODUCTS = 600_000
+_TOP = 5
+
+
+Row: TypeAlias = "array.array[float]"
+
+
+async def show(visit: Visit) -> Response:
+    """The pieces nearest to each row of a version, how alike its rows are, and those of another version."""
+    query, client = visit.request.query_params, visit.client.tasks
+    reference, other = query.get("task", "").strip(), query.get("other", "").strip()
+    page = await client.page(limit=100)
+    known = [task.task for task in page.tasks]
+    if not reference:
+        return await visit.show(
+            "interpret.html", task="", other="", version=None, known=known, same=_same("TASK@1")
+        )
+    version = await client.version(reference)
+    pinned = f"{version.task}@{version.version}"
+    near, file = await asyncio.gather(client.neighbors(pinned, top_k=_TOP), client.artifact(pinned))
+    rows = await asyncio.to_thread(read_rows, file)
+    moved: list[tuple[float, float]] = []
+    if other:
+        theirs = await asyncio.to_thread(read_rows, await client.artifact(other))
+        moved = [(cosine(a, b), math.dist(a, b)) for a, b in zip(rows, theirs, strict=False)]
+    return await visit.show(
+        "interpret.html", task=reference, other=other, version=version, known=known, moved=moved,
+        rows=near.rows[:_MOST_ROWS], left=max(0, len(near.rows) - _MOST_ROWS),
+        alike=await asyncio.to_thread(likeness, rows), same=_same(pinned),
+    )  # fmt: skip
+
+
+def _same(pinned: str) -> Same:
+    task, _, number = pinned.rpartition("/")[2].partition("@")
+    return same(
+        "GET", f"/v1/tasks/{task}/versions/{number}/neighbors", f"near = client.tasks.neighbors({pinned!r})",
+        "chorus", "tasks", "neighbors", pinned, top_k=_TOP,
+    )  # fmt: skip
+
+
+def read_rows(file: bytes) -> list[Row]:
+    """The first rows of a prompt, given its safetensors file."""
+    size = struct.unpack("<Q", file[:8])[0]
+    header = json.loads(file[8 : 8 + size])["prompt"]
+    length, width = header["shape"]
+    first, end = header["data_offsets"]
+    values = array.array("f", file[8 + size + first : 8 + size + end])
+    if sys.byteorder == "big":
+        values.byteswap()
+    return [values[i * width : (i + 1) * width] for i in range(min(length, _MOST_ROWS))]
+
+
+def cosine(a: Row, b: Row) -> float:
+    """The cosine between two rows; 0 if one of them is zero."""
+    norms = math.hypot(*a) * math.hypot(*b)
+    return sum(map(operator.mul, a, b)) / norms if norms else 0.0
+
+
+def likeness(rows: list[Row]) -> list[list[float]]:
+    """The cosine between each of the first rows and each other: so many of them that it takes some
+    milliseconds, whatever the model's width."""
+    some = rows[: max(2, math.isqrt(_MOST_PRODUCTS // max(1, len(rows[0]))))]
+    found = [[1.0] * len(some) for _ in some]
+    for i, a in enumerate(some):
+        for j in range(i):
+            found[i][j] = found[j][i] = cosine(a, some[j])
+    return found

@@ -1,0 +1,100 @@
+"""What pages compute by themselves: files of examples, templates, rows of prompts, metrics."""
+
+from __future__ import annotations
+
+import array
+import json
+import math
+import struct
+
+import pytest
+from starlette.exceptions import HTTPException
+
+from chorus_console import data, rows
+from chorus_console.door import own_path
+from chorus_console.templates_of import fields_of, filled
+from chorus_console.views.interpreting import cosine, likeness, read_rows
+from chorus_console.views.operations import Samples
+
+
+def test_a_file_is_looked_at_as_a_whole() -> None:
+    found = data.look(b"the text,label\na,yes\nb,no\nc,yes\n", "x.csv")
+    assert (found.columns, found.rows, found.problems) == (["the text", "label"], 3, [])
+    assert (found.target, found.answers, found.template) == ("label", ["no", "yes"], "{the_text}")
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "problem"),
+    [
+        (b"a,label\nx,y\nx\n", "x.csv", "Row 2 has 1 columns"),
+        (b"a,a\nx,y\n", "x.csv", "The first line names the columns, each once."),
+        (b"label\ny\n", "x.csv", "There is one column"),
+        (b"", "x.csv", "The file has no rows."),
+        (b'a,label\n"x,y\n', "x.csv", "Line 2 cannot be read"),
+        (b"a\tlabel\nx\ty\nz\t\n", "x.tsv", "Row 2: label is empty."),
+        (b'{"a": 1, "label": "y"}\n[]\n', "x.jsonl", "Row 2 is no JSON object."),
+        (b'{"a": 1, "label": "y"}\n{"a": 2}\n', "x.jsonl", "Row 2 has no label."),
+    ],
+)
+def test_what_is_wrong_with_a_file_names_the_row(content: bytes, name: str, problem: str) -> None:
+    (said, *_) = data.look(content, name).problems
+    assert said.startswith(problem)
+
+
+@pytest.mark.parametrize(("content", "name"), [(b"a\xff", "x.csv"), (b"a", "x.xlsx")])
+def test_what_is_no_table_is_refused(content: bytes, name: str) -> None:
+    with pytest.raises(HTTPException):
+        data.look(content, name)
+
+
+@pytest.mark.parametrize(
+    ("column", "field"), [("text", "text"), ("the text", "the_text"), ("1st", "column_1st")]
+)
+def test_a_column_has_a_field(column: str, field: str) -> None:
+    assert data.field_name(column) == field and fields_of(f"{{{field}}}") == [field]
+
+
+def test_pasted_rows_are_recognised() -> None:
+    assert rows.read(b"one\ntwo\n", "") == ["one", "two"]
+    assert rows.read(b'{"a": "x", "b": 2}\n', "") == [{"a": "x", "b": "2"}]
+    assert rows.read(b"a\tb\nx\ty\n", "") == [{"a": "x", "b": "y"}]
+    with pytest.raises(HTTPException, match="Line 3"):
+        rows.read(b"a,b\nx,y\nx\n", "t.csv")
+
+
+def test_a_template_is_filled_as_the_server_fills_it() -> None:
+    template = "{{a}} {a} {b} {a.b} {"
+    assert fields_of(template) == ["a", "b"]
+    assert filled(template, {"a": "1"}) == "{a} 1 {b} {a.b} {"
+
+
+def test_rows_of_a_prompt_and_how_alike_they_are() -> None:
+    values = array.array("f", [3, 4, 4, 3, 0, 0])
+    header = json.dumps({"prompt": {"dtype": "F32", "shape": [3, 2], "data_offsets": [0, 24]}}).encode()
+    found = read_rows(struct.pack("<Q", len(header)) + header + values.tobytes())
+    assert [list(row) for row in found] == [[3, 4], [4, 3], [0, 0]]
+    assert math.isclose(cosine(found[0], found[1]), 0.96) and cosine(found[0], found[2]) == 0.0
+    alike = likeness(found)
+    assert alike[0][1] == alike[1][0] and alike[0][0] == 1.0
+
+
+def test_quantiles_are_read_from_a_histogram() -> None:
+    text = (
+        '# HELP x\nchorus_request_seconds_bucket{kind="score",le="0.1"} 5\n'
+        'chorus_request_seconds_bucket{kind="score",le="+Inf"} 10\n'
+        'chorus_tenant_requests_total{tenant="a\\"b",outcome="ok"} 3\n'
+    )
+    found = Samples(text)
+    assert found.quantile("chorus_request_seconds", 0.5, kind="score") == 0.1
+    assert found.quantile("chorus_request_seconds", 0.95) == math.inf
+    assert found.quantile("chorus_request_seconds", 0.5, kind="generate") is None
+    assert found.most("chorus_tenant_requests_total", "tenant") == [('a"b', 3.0)]
+
+
+@pytest.mark.parametrize("text", ["", "//x", "http://x", "/v1", "/consolex/../..", "javascript:x", "/\\x"])
+def test_other_places_are_not_gone_to(text: str) -> None:
+    assert own_path(text) == "/console"
+
+
+def test_control_a_page_of_the_console_is() -> None:
+    assert own_path("/console/tasks?prefix=a") == "/console/tasks?prefix=a"

@@ -1,0 +1,120 @@
+"""Rows answered in this process, on a server's store and scheduler; only the device is in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from chorus_server.cluster import rows
+from chorus_server.cluster.host import Host
+from chorus_server.cluster.rows import RowAnswers
+from chorus_server.errors import ChorusError, InvalidInputError, NotReadyError
+from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.settings import Settings
+from prompts_store.errors import StoreError
+from tests.server.api.api_harness import ApiServer, train_vocabulary
+
+TEXTS = ["good film", None, "bad movie", "word " * 500]
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
+    return Vocabulary.load(train_vocabulary(tmp_path_factory.mktemp("vocabulary")), extra_ids=4)
+
+
+@pytest.fixture
+def server(tmp_path: Path, vocabulary: Vocabulary) -> Iterator[ApiServer]:
+    with ApiServer(tmp_path, vocabulary) as made:
+        made.push("sentiment")
+        yield made
+
+
+@pytest.fixture
+def answers(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RowAnswers]:
+    """Makes `RowAnswers` whose process is the server's."""
+
+    class Beside(Host):
+        def __init__(self, settings: Settings) -> None:
+            assert server.loop is not None
+            self.services, self._loop = server.services, server.loop
+
+        def close(self) -> None:
+            """The server goes on."""
+
+    monkeypatch.setattr(rows, "Host", Beside)
+
+    def make(endpoint: Any = "/v1/generate", task: str = "sentiment", **body: Any) -> RowAnswers:
+        return RowAnswers(endpoint, {"task": task, **body}, "text", {"data_dir": server.settings.data_dir})
+
+    return make
+
+
+def test_rows_are_answered_as_the_route_answers_them(
+    server: ApiServer, answers: Callable[..., RowAnswers]
+) -> None:
+    found = answers(max_new_tokens=4)(pa.table({"text": TEXTS, "n": [1, 2, 3, 4]})).to_pylist()
+    body = {"task": "sentiment", "inputs": [TEXTS[0], TEXTS[2]], "max_new_tokens": 4}
+    first, third = server.post("/v1/generate", body).json()["results"]
+    assert [row["n"] for row in found] == [1, 2, 3, 4]
+    for row, said in ((found[0], first), (found[2], third)):
+        assert row["answer_text"] == said["text"]
+        assert row["answer_finish_reason"] == said["finish_reason"]
+        assert (row["answer_task"], row["answer_version"]) == ("default/sentiment", 1)
+        assert row["answer_output_tokens"] == said["usage"]["output_tokens"]
+        assert row["answer_error"] is None
+    assert [found[n]["answer_error"] for n in (1, 3)] == ["invalid_input", "input_too_long"]
+
+
+def test_what_rows_used_is_kept_before_they_are_given(
+    server: ApiServer, answers: Callable[..., RowAnswers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[bool] = []
+    monkeypatch.setattr(server.services.usage, "save", lambda: saved.append(True))
+    answers()(pa.table({"text": ["good film"]}))
+    assert saved == [True]
+
+
+def test_a_task_that_is_not_there_is_found_at_the_start(answers: Callable[..., RowAnswers]) -> None:
+    with pytest.raises(ChorusError) as caught:
+        answers(task="sentimint")
+    assert caught.value.field == "body.task"
+
+
+def test_another_format_of_batches_and_a_closed_actor_are_refused(answers: Callable[..., RowAnswers]) -> None:
+    made: Any = answers()
+    with pytest.raises(InvalidInputError) as caught:
+        made({"text": ["good film"]})
+    assert caught.value.field == "batch_format"
+    made.close()
+    with pytest.raises(NotReadyError):
+        made(pa.table({"text": ["good film"]}))
+
+
+@pytest.mark.parametrize("patience", [60.0, 0.0])
+def test_rows_wait_for_a_store_that_does_not_answer(
+    answers: Callable[..., RowAnswers], monkeypatch: pytest.MonkeyPatch, patience: float
+) -> None:
+    """The control has no patience."""
+    honest, asked = rows.answer_lines, 0
+
+    async def away(*arguments: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            raise StoreError("away")
+        return await honest(*arguments)
+
+    monkeypatch.setattr(rows, "answer_lines", away)
+    monkeypatch.setattr(rows, "_STORE_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(rows, "STORE_SECONDS", patience)
+    made, table = answers(), pa.table({"text": ["good film"]})
+    if not patience:
+        with pytest.raises(StoreError):
+            made(table)
+        return
+    (row,) = made(table).to_pylist()
+    assert (row["answer_error"], asked) == (None, 3)
