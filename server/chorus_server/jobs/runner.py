@@ -120,7 +120,8 @@ class JobRunner(ABC):
         until = time.monotonic() + (seconds if first else 0)
         self._thread.join(max(0, until - time.monotonic()))  # after it no job begins
         for thread in tuple(self._running):
-            thread.join(max(0, until - time.monotonic()))
+            if thread.ident is not None:
+                thread.join(max(0, until - time.monotonic()))
         left = tuple(self._running.values())
         for held in left if first else ():
             held.lost.set()
@@ -151,7 +152,7 @@ class JobRunner(ABC):
     def _take(self) -> bool:
         """Take a job and begin to run it; False if none is waiting."""
         config = self._config
-        at_work = [held.job.tenant for held in self._running.values()]
+        at_work = [held.job.tenant for held in tuple(self._running.values())]
         try:
             claimed = self._store.claim_job(
                 self._kind,
@@ -175,7 +176,11 @@ class JobRunner(ABC):
         self._say(f"{job.id} begins (attempt {job.attempt})")
         thread = threading.Thread(target=self._run_job, args=(held,), name=f"chorus-{job.id}", daemon=True)
         self._running[thread] = held
-        thread.start()
+        try:
+            thread.start()
+        except BaseException:  # too many threads: the job is taken again once its lease has run out
+            del self._running[thread]
+            raise
         return True
 
     def _run_job(self, held: LeasedJob) -> None:

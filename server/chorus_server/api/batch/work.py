@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -16,7 +16,7 @@ from chorus_server.errors import ChorusError, InvalidInputError
 from chorus_server.jobs.leased import JobCancelledError
 from chorus_server.jobs.line_log import LineLog
 from chorus_server.tuning.document.batch import BatchDocument, BatchEndpoint
-from prompts_store.errors import LimitError
+from prompts_store.errors import LeaseLostError, StoreError
 
 LINES_AT_ONCE = 16
 """Lines that are submitted at the same instant."""
@@ -135,36 +135,50 @@ def _line(file: BatchFile, request_id: str, line: bytes) -> BatchLine:
     return BatchLine(custom_id, request_id, found)
 
 
-def _files_of_some(work: _Work) -> dict[str, Any] | None:
-    """As `_files`, of a batch that was cancelled; None if the tenant may keep no more files."""
-    try:
-        return _files(work, f"-first-{work.log.counts.lines}")
-    except LimitError as error:
-        work.attempt.warn([f"The answers so far could not be stored: {error.message}"])
-        return None
+def _files_of_some(work: _Work) -> dict[str, Any]:
+    """As `_files`, of a batch that was cancelled, which it stays where a file cannot be stored."""
+
+    def saved(kind: str) -> str | None:
+        try:
+            return _saved(work, kind, f"-first-{work.log.counts.lines}")
+        except LeaseLostError:
+            raise
+        except (StoreError, OSError) as error:
+            reason = error.message if isinstance(error, StoreError) else f"the disk failed ({error.strerror})"
+            work.attempt.warn([f"The answers so far could not be stored ({kind}): {reason}"])
+            return None
+
+    return _result(work, saved)
 
 
-def _files(work: _Work, part: str = "") -> dict[str, Any]:
-    """The result, once the files of what is answered are stored.
+def _files(work: _Work) -> dict[str, Any]:
+    """The result, once the files of what is answered are stored."""
+    return _result(work, lambda kind: _saved(work, kind))
+
+
+def _saved(work: _Work, kind: str, part: str = "") -> str | None:
+    """The file of the lines that were answered well (`output`) or badly (`errors`); None if there are none.
 
     Args:
-        part: what of the batch they are, in their names: a batch that goes on makes others.
+        part: what of the batch it has, in its name: a batch that goes on makes others.
     """
-    attempt, log = work.attempt, work.log
-    counts, name = log.counts, attempt.job.id + part
+    counts, good = work.log.counts, kind == "output"
+    if not (counts.lines - counts.failed if good else counts.failed):
+        return None
+    name = f"{work.attempt.job.id}{part}-{kind}.jsonl"
+    return work.attempt.save_file(name, work.log.texts(good), "batch_output")
 
-    def saved(kind: str, answered: bool, lines: int) -> str | None:
-        texts = log.texts(answered)
-        return attempt.save_file(f"{name}-{kind}.jsonl", texts, "batch_output") if lines else None
 
-    attempt.progress["phase"] = "writing"
+def _result(work: _Work, saved: Callable[[str], str | None]) -> dict[str, Any]:
+    counts = work.log.counts
+    work.attempt.progress["phase"] = "writing"
     work.tell(save=True)
     result = {
         "rows": counts.lines,
         "failed": counts.failed,
-        "output_file": saved("output", True, counts.lines - counts.failed),
-        "error_file": saved("errors", False, counts.failed),
+        "output_file": saved("output"),
+        "error_file": saved("errors"),
         "usage": {"input_tokens": counts.input_tokens, "output_tokens": counts.output_tokens},
     }
-    attempt.held.tell([("answered", result)])
+    work.attempt.held.tell([("answered", result)])
     return result

@@ -321,6 +321,31 @@ def test_a_cancelled_batch_goes_on_after_its_last_answered_line(
         assert kept >= stopped.progress["rows"] and again == 2_000 - kept, "no answered line is asked again"
 
 
+def test_a_cancelled_batch_stays_cancelled_where_its_files_cannot_be_stored(
+    tmp_path: Path, vocabulary: Vocabulary, gate: Gate
+) -> None:
+    """An answer is longer than its line, and a file may not be longer than those of the lines."""
+    lines = [line(f"{n}", {"task": "first", "input": f"{TEXTS[n % 6]} {n}"}) for n in range(1_000)]
+    most = sum(len(json.dumps(each)) + 1 for each in lines)
+    with gated_server(tmp_path, vocabulary, gate, tuning_max_file_bytes=most) as api:
+        api.push("first", labels=LABELS)
+        start_engine_jobs(api.services)
+        job = start(api, upload(api, lines)).json()["id"]
+        eventually(lambda: api.store.get_job("default", job).progress.get("rows", 0) > 600)
+        gate.close()
+        assert gate.waiting.wait(300)
+        assert api.post(f"/v1/batches/{job}/cancel", None).status_code == 200
+        eventually(lambda: api.store.get_job("default", job).finished_at is not None)
+        gate.open.set()
+        over = api.store.get_job("default", job)
+        assert over.status == "cancelled" and over.error is None
+        assert over.result["rows"] > 600 and over.result["output_file"] is None
+        events = api.http.get(f"/v1/batches/{job}/events", params={"follow": "false"}).json()["events"]
+        (warning,) = [each["data"]["message"] for each in events if each["kind"] == "warning"]
+        assert "could not be stored (output)" in warning
+        assert [each.id for each in api.store.list_files("default").items] == [over.spec["file"]]
+
+
 def test_a_key_for_some_tasks_asks_and_sees_only_these(tmp_path: Path, vocabulary: Vocabulary) -> None:
     everything, some, tuner = "e" * 16, "s" * 16, "t" * 16
     keys = {
