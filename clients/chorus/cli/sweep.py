@@ -16,6 +16,7 @@ from chorus.cli.sweep_tables import print_trials
 from chorus.cli.tune_options import job_options, pairs
 from chorus.cli.tune_start import begin
 from chorus.strict_json import parse_strictly
+from chorus.types import JobEvent
 
 
 @click.group(cls=StartGroup, short_help="Search for the best recipe, and look at searches.")
@@ -26,6 +27,9 @@ def sweep() -> None:
     chorus sweep sst2 train.tsv --label negative --label positive --seeds 3 \\
         --space learning_rate=0.1,0.3,1 --space prompt_length=5,20 --recipe steps=1000
     chorus sweep sst2 train.tsv --search halving --named table6 --count 27 --recipe steps=2700
+    chorus sweep --document sweep.json --count 9
+
+    For rungs and trials of your own, which have no options, write the part `sweep` of a --document.
 
     `chorus sweep TASK TRAIN` is short for `chorus sweep start TASK TRAIN`.
     """
@@ -82,17 +86,29 @@ def start(
 @click.argument("job")
 @with_session
 def show(session: Session, job: str) -> None:
-    """Show what the search JOB found of each recipe, the best first."""
+    """Show what the search JOB found of each recipe, the best first; of one that is not over, so far."""
     with session.client() as client:
         found = client.tuning.get(job)
+        trials = found.result.get("trials") or _told(client.tuning.past_events(job))
     if session.as_json:
         print_json(found)
-        return
-    trials = found.result.get("trials")
-    if trials:
+    elif trials:
         print_trials(trials)
+    elif found.succeeded:
+        click.echo(f"{found.id} has no trials: it has neither seeds nor a sweep.")
     else:
-        click.echo(f"{found.id} is {found.status}; its trials are known when it has succeeded.")
+        click.echo(f"{found.id} is {found.status}, and has no trials yet.")
+
+
+def _told(events: Iterable[JobEvent]) -> list[dict[str, Any]]:
+    """The trials of a search without a result, as its events tell of each last: those of the last rung first.
+    In a rung the best comes first."""
+    latest: dict[int, dict[str, Any]] = {}
+    for event in events:
+        if event.kind == "trial":
+            latest.pop(event.data["trial"], None)  # so that the last told is the last
+            latest[event.data["trial"]] = event.data
+    return sorted(latest.values(), key=lambda data: -data["steps"])
 
 
 def space_of(options: Iterable[str]) -> dict[str, Any]:

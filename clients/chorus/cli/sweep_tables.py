@@ -22,7 +22,10 @@ def plan_of(job: Job) -> str | None:
         steps += (rung["steps"] - done) * rung["trials"] * seeds
         done = rung["steps"]
     steps = steps or sum(trial.get("steps", usual) * seeds for trial in trials)
-    return f"{len(trials)} trials, {len(trials) * seeds} prompts, at most {steps} training steps in all"
+    several = "s" if len(trials) > 1 else ""
+    return (
+        f"{len(trials)} trial{several}, {len(trials) * seeds} prompts, at most {steps} training steps in all"
+    )
 
 
 def print_trials(trials: Sequence[Mapping[str, Any]]) -> None:

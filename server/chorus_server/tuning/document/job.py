@@ -19,7 +19,7 @@ from chorus_server.errors import InvalidInputError
 from chorus_server.tuning.document.fields import MAX_ITEMS, PRINTABLE, FieldPaths, ShortText, refuse
 from chorus_server.tuning.document.prompt import PromptDocument
 from chorus_server.tuning.document.recipe import SHARED
-from chorus_server.tuning.document.sweep import MAX_TRAINED, Rung, SweepDocument
+from chorus_server.tuning.document.sweep import MAX_TRAINED, Rung, SweepDocument, recipe_of
 from prompts_store.errors import InvalidError
 from prompts_store.names import check_name
 
@@ -124,11 +124,14 @@ class JobDocument(PromptDocument):
         for field in ("seeds", "sweep"):
             if self.searches and self.sent(field):
                 self._check_alone(prompts, field)
+        if self.searches and prompts[0].data.cuts_validation and prompts[0].data.validation_rows == 0:
+            message = "is 0, and the validation split chooses among seeds and recipes"
+            refuse(message, f"{paths[0]('data')}.validation_rows")
         return JobDocument(
             prompts=tuple(prompts),
             seed=self.seed,
             seeds=self.seeds,
-            sweep=self.sweep and self.sweep.completed(prompts[0], self.seed, self.seeds),
+            sweep=self.sweep and self.sweep.completed(prompts[0], entries[0].recipe, self.seed, self.seeds),
             ensemble=self.ensemble,
             ensemble_name=name,
             promote=self.promote,
@@ -174,7 +177,7 @@ class JobDocument(PromptDocument):
         """A prompt of the job with each recipe that is tried."""
         if self.sweep is None:
             return (prompt,)
-        recipes = (prompt.recipe.changed(**knobs) for knobs in self.sweep.trials)
+        recipes = (recipe_of(prompt.recipe, knobs) for knobs in self.sweep.trials)
         return tuple(prompt.model_copy(update={"recipe": recipe}) for recipe in recipes)
 
     def copies(self, prompt: PromptDocument) -> tuple[PromptDocument, ...]:

@@ -17,9 +17,9 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from chorus_server.errors import InvalidInputError
-from chorus_server.tuning.document.fields import DocumentModel, ShortText, refuse
+from chorus_server.tuning.document.fields import MAX_ITEMS, DocumentModel, ShortText, refuse
 from chorus_server.tuning.document.prompt import PromptDocument
-from chorus_server.tuning.document.recipe import Recipe
+from chorus_server.tuning.document.recipe import RELEASED, Recipe
 from chorus_server.tuning.raw_bits import raw_bits
 
 MAX_TRAINED = 256
@@ -28,18 +28,21 @@ MAX_TRAINED = 256
 _DRAWS = 64
 """How many draws a random search makes for each trial that it wants, since draws repeat."""
 
-_NUMBERS_TEXTS = {"anyOf": [{"type": each} for each in ("boolean", "number", "string")]}
+_WORDS: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
+_ONE = {"anyOf": [*({"type": each} for each in ("boolean", "number", "string")), _WORDS]}
 _MOST_VALUES = 64
 
 
 def _value(sent: Any) -> Any:
     """A value of a knob; a union of types would put their names into the paths of errors."""
+    if isinstance(sent, list | tuple) and len(sent) <= MAX_ITEMS and all(isinstance(n, str) for n in sent):
+        return tuple(sent)
     if not isinstance(sent, bool | int | float | str):
-        raise PydanticCustomError("no_value", "Send a number, a text, true or false.")
+        raise PydanticCustomError("no_value", "Send a number, a text, a list of texts, true or false.")
     return sent
 
 
-KnobValue = Annotated[Any, PlainValidator(_value), WithJsonSchema(_NUMBERS_TEXTS)]
+KnobValue = Annotated[Any, PlainValidator(_value), WithJsonSchema(_ONE)]
 Knobs = Annotated[dict[ShortText, KnobValue], Field(max_length=64)]
 """Values of some knobs of a recipe."""
 
@@ -64,22 +67,16 @@ class ValueRange(DocumentModel):
 
 
 def _values(sent: Any) -> Any:
-    """What a knob of a space may be: a tuple of values, or a span."""
-    if isinstance(sent, ValueRange):
+    """What a knob of a space may be: a tuple of values, or a span, which `completed` reads."""
+    if isinstance(sent, ValueRange | Mapping):
         return sent
-    if isinstance(sent, Mapping):
-        try:
-            return ValueRange.read(sent)
-        except InvalidInputError as error:
-            message = {"message": f"{error.field}: {error.message}"}
-            raise PydanticCustomError("no_span", "{message}", message) from error
     if not isinstance(sent, list | tuple) or not 1 <= len(sent) <= _MOST_VALUES:
         words = "Send a list of 1 to {most} values, or an object with low and high."
         raise PydanticCustomError("no_values", words, {"most": _MOST_VALUES})
     return tuple(_value(each) for each in sent)
 
 
-_LIST: dict[str, Any] = {"type": "array", "items": _NUMBERS_TEXTS, "minItems": 1, "maxItems": _MOST_VALUES}
+_LIST: dict[str, Any] = {"type": "array", "items": _ONE, "minItems": 1, "maxItems": _MOST_VALUES}
 KnobValues = Annotated[
     Any,
     PlainValidator(_values),
@@ -163,11 +160,12 @@ class SweepDocument(DocumentModel):
         "`space`, `named` and `count` play no part.",
     )
 
-    def completed(self, prompt: PromptDocument, seed: int, seeds: int) -> SweepDocument:
+    def completed(self, prompt: PromptDocument, sent: Recipe, seed: int, seeds: int) -> SweepDocument:
         """The sweep with its trials and rungs written out.
 
         Args:
             prompt: the job's one prompt, completed.
+            sent: its recipe as it was sent.
             seed: of the job; draws follow from it.
             seeds: how often each trial is trained.
 
@@ -175,9 +173,15 @@ class SweepDocument(DocumentModel):
             InvalidInputError: a knob, a value or a combination of values is not valid, or there are too many.
         """
         most = MAX_TRAINED // seeds
-        if not prompt.data.sent("validation") and prompt.data.validation_rows == 0:
-            refuse("is 0, and a sweep chooses by the validation split", "data.validation_rows")
-        trials = self.trials or tuple(self._found(prompt.recipe, seed, most))
+        space = {
+            name: ValueRange.read(values, f"sweep.space.{name}") if isinstance(values, Mapping) else values
+            for name, values in self.space.items()
+        }
+        asked = self.model_copy(update={"space": space})
+        trials = self.trials or tuple(asked._found(sent, prompt.recipe, seed, most))
+        if self.trials:
+            paths = [f"sweep.trials.{number}" for number in range(len(trials))]
+            trials = tuple(_written_out(each, sent, at) for each, at in zip(trials, paths, strict=True))
         if len(trials) > most:
             field = "sweep.trials" if self.trials else "sweep.space"
             refuse(
@@ -190,7 +194,7 @@ class SweepDocument(DocumentModel):
             if first != number:
                 refuse(f"makes trial {number} the same as trial {first}", where)
         rungs = self._rungs(prompt.recipe.steps, len(trials))
-        return self.model_copy(update={"trials": trials, "rungs": rungs})
+        return asked.model_copy(update={"trials": trials, "rungs": rungs})
 
     def _rungs(self, steps: int, trials: int) -> tuple[Rung, ...]:
         """The rungs for so many trials of so many steps; none without halving."""
@@ -216,7 +220,7 @@ class SweepDocument(DocumentModel):
             refuse(message, f"sweep.rungs.{len(rungs) - 1}.steps")
         return rungs
 
-    def _found(self, recipe: Recipe, seed: int, most: int) -> Iterator[dict[str, Any]]:
+    def _found(self, sent: Recipe, recipe: Recipe, seed: int, most: int) -> Iterator[dict[str, Any]]:
         space = self._space()
         if not space:
             refuse("is required: name the knobs that vary, or a named space", "sweep.space", "missing_field")
@@ -229,10 +233,10 @@ class SweepDocument(DocumentModel):
                 "goes with a random search, or with halving; a grid takes every combination", "sweep.count"
             )
         if self.count is None:
-            return _grid(space, recipe, most)
+            return _grid(space, sent, recipe, most)
         if self.count > most:
             refuse(f"is {self.count}, and with this many seeds {most} trials are the most", "sweep.count")
-        return _drawn(space, recipe, seed, self.count)
+        return _drawn(space, sent, recipe, seed, self.count)
 
     def _space(self) -> dict[str, Any]:
         named = dict(NAMED[self.named]) if self.named else {}
@@ -255,7 +259,7 @@ def _check_span(name: str, span: ValueRange, field: str) -> None:
     for bound in ("low", "high"):
         if not span.sent(bound):
             refuse("is required", f"{field}.{bound}", "missing_field")
-    if Recipe.model_fields[name].annotation not in (int, float):
+    if not (_is_whole(name) or Recipe.model_fields[name].annotation is float):
         refuse("is no number; list its values", field)
     if not span.low < span.high:
         refuse("must be above low", f"{field}.high")
@@ -270,10 +274,10 @@ def _checked(prompt: PromptDocument, knobs: Mapping[str, Any], where: str, halvi
             refuse("is no knob of the recipe", f"{where}.{name}", "unknown_field")
     if halving and "steps" in knobs:
         refuse("are what halving varies by itself: leave them out", f"{where}.steps")
-    for name in ("prompt_length", "initialiser"):
+    for name in ("prompt_length", "initialiser", "initialiser_words", "initialiser_text"):
         if prompt.initial_prompt is not None and name in knobs:
             refuse("is fixed by initial_prompt", f"{where}.{name}")
-    recipe = Recipe.read({**prompt.recipe.to_json(), **knobs}, where)
+    recipe = recipe_of(prompt.recipe, knobs, where)
     try:
         recipe.check()
         if recipe.initialiser == "class_labels" and not (prompt.labels or prompt.labels_from_data):
@@ -286,7 +290,31 @@ def _checked(prompt: PromptDocument, knobs: Mapping[str, Any], where: str, halvi
     return recipe
 
 
-def _grid(space: Mapping[str, Any], recipe: Recipe, most: int) -> Iterator[dict[str, Any]]:
+def recipe_of(recipe: Recipe, knobs: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """The recipe of a trial: the job's with other knobs. Words or a text of the job's play no part in a trial
+    with another initialiser, and those of a trial name its initialiser."""
+    knobs = dict(knobs)
+    for name, initialiser in (("initialiser_words", "words"), ("initialiser_text", "text")):
+        if name in knobs:
+            knobs.setdefault("initialiser", initialiser)
+        elif knobs.get("initialiser", initialiser) != initialiser:
+            knobs[name] = None
+    return Recipe.read(recipe.to_json() | knobs, where)
+
+
+def _written_out(knobs: Mapping[str, Any], sent: Recipe, where: str) -> dict[str, Any]:
+    """A trial with the knobs of `RELEASED` in place of `defaults`, where neither it nor the recipe sends
+    them; as `Recipe.completed` does for a recipe."""
+    found = dict(knobs)
+    defaults = found.pop("defaults", None)
+    if defaults == "paper" and sent.defaults == "released":
+        refuse("is fixed by recipe.defaults: leave that out to vary it", f"{where}.defaults")
+    if defaults == "released":
+        found = {name: each for name, each in RELEASED.items() if not sent.sent(name)} | found
+    return found
+
+
+def _grid(space: Mapping[str, Any], sent: Recipe, recipe: Recipe, most: int) -> Iterator[dict[str, Any]]:
     """Every combination, each once, in the order of the space. Of a space with far too many only so many as
     show that."""
     axes: list[tuple[Any, ...]] = []
@@ -302,7 +330,7 @@ def _grid(space: Mapping[str, Any], recipe: Recipe, most: int) -> Iterator[dict[
     if number > 100_000:
         refuse(f"has {number} combinations; search at random, or list fewer values", "sweep.space")
     every = (dict(zip(space, values, strict=True)) for values in product(*axes))
-    found = list(_distinct(every, recipe))
+    found = list(_distinct(every, sent, recipe))
     if len(found) > most:
         message = (
             f"has {len(found)} combinations, and {most} trials are the most; list fewer values, or search at "
@@ -312,13 +340,15 @@ def _grid(space: Mapping[str, Any], recipe: Recipe, most: int) -> Iterator[dict[
     return iter(found)
 
 
-def _drawn(space: Mapping[str, Any], recipe: Recipe, seed: int, count: int) -> Iterator[dict[str, Any]]:
+def _drawn(
+    space: Mapping[str, Any], sent: Recipe, recipe: Recipe, seed: int, count: int
+) -> Iterator[dict[str, Any]]:
     """So many different combinations, drawn from a stream of the seed's."""
 
     def draw(number: int) -> dict[str, Any]:
         return {name: _pick(name, values, seed, number) for name, values in space.items()}
 
-    found = list(islice(_distinct(map(draw, range(_DRAWS * count)), recipe), count))
+    found = list(islice(_distinct(map(draw, range(_DRAWS * count)), sent, recipe), count))
     if len(found) < count:
         message = (
             f"is {count}, and {_DRAWS * count} draws found only {len(found)} different recipes in the space"
@@ -334,10 +364,11 @@ def _pick(name: str, values: Any, seed: int, number: int) -> Any:
     return values[bits % len(values)]
 
 
-def _distinct(trials: Iterator[dict[str, Any]], recipe: Recipe) -> Iterator[dict[str, Any]]:
+def _distinct(trials: Iterator[dict[str, Any]], sent: Recipe, recipe: Recipe) -> Iterator[dict[str, Any]]:
     """The trials, each once. Decay is off if its factor or its steps are: the paper lists `off` for both."""
     known: set[tuple[Any, ...]] = set()
-    for knobs in trials:
+    for each in trials:
+        knobs = _written_out(each, sent, "sweep.space")
         if {"decay_factor", "steps_per_decay"} & knobs.keys():
             factor = knobs.get("decay_factor", recipe.decay_factor)
             every = knobs.get("steps_per_decay", recipe.steps_per_decay)
@@ -350,7 +381,11 @@ def _distinct(trials: Iterator[dict[str, Any]], recipe: Recipe) -> Iterator[dict
 
 
 def _rounded(name: str, value: float) -> int | float:
-    return round(value) if Recipe.model_fields[name].annotation is int else value
+    return round(value) if _is_whole(name) else value
+
+
+def _is_whole(name: str) -> bool:
+    return Recipe.model_fields[name].annotation in (int, int | None)
 
 
 def _whole_log(number: int, base: int) -> int:

@@ -74,7 +74,6 @@ def write_state(
         "tested": state.tested,
         "ensemble_metrics": state.ensemble_metrics,
         "seconds": state.seconds,
-        "seconds_at": [list(each) for each in state.seconds_at.items()],
         "tensors": {"file": name, "sha256": digest},
         "standings": [asdict(standing) for standing in state.standings],
         "random": _random_facts(run, mesh),
@@ -113,7 +112,6 @@ def read_state(folder: Path, run: TrainingRun) -> TrainingState | None:
         standings=[_standing(standing) for standing in body["standings"]],
         ensemble_metrics=body.get("ensemble_metrics"),
         seconds=body.get("seconds", 0.0),
-        seconds_at=dict(body.get("seconds_at", ())),
     )
 
 

@@ -185,7 +185,6 @@ class TuningLoop:
         found: list[dict[str, float] | None] = []
         yield from self._evaluator.measure(self._prompts, splits, found)
         state.evaluated_step = state.step
-        state.seconds_at[state.step] = round(self._seconds(), 3)
         for n, metrics in enumerate(found):
             if state.standings[n].status == "running":
                 self._judge(n, metrics)
@@ -233,8 +232,10 @@ class TuningLoop:
             self.save()
 
     def _tell(self, n: int, split: Any, step: int, metrics: dict[str, float], best: bool) -> None:
-        self.state.standings[n].evaluations.append({"step": step, "split": split, "metrics": metrics})
-        self._events.append(Evaluated(step, n, split, metrics, best, round(self._seconds(), 3)))
+        seconds = round(self._seconds(), 3)
+        facts = {"step": step, "split": split, "metrics": metrics, "seconds": seconds}
+        self.state.standings[n].evaluations.append(facts)
+        self._events.append(Evaluated(step, n, split, metrics, best, seconds))
 
     def _stop(self, n: int, status: Any, message: str) -> None:
         self.state.standings[n].status, self.state.standings[n].message = status, message

@@ -21,7 +21,8 @@ class PromptProgress:
         status: see `events.Status`.
         best_step, best_metric: of the chosen checkpoint; None before the first evaluation.
         without_better: number of evaluations since the best one.
-        evaluations: all of them in order, `{"step", "split", "metrics"}` each.
+        evaluations: all of them in order, `{"step", "split", "metrics", "seconds"}` each; see
+            `TrainingState.seconds`.
         message: why it stopped, if it did not finish.
     """
 
@@ -46,7 +47,6 @@ class TrainingState:
         standings: one for each prompt.
         ensemble_metrics: of the prompts' vote on the test split, once it was measured.
         seconds: how long the device has worked on it, evaluations included and interruptions not.
-        seconds_at: the same at each evaluation of the validation split, by its step.
     """
 
     step: int
@@ -59,7 +59,6 @@ class TrainingState:
     standings: list[PromptProgress]
     ensemble_metrics: dict[str, float] | None = None
     seconds: float = 0.0
-    seconds_at: dict[int, float] = field(default_factory=dict)
 
     @staticmethod
     def start(run: TrainingRun) -> TrainingState:
@@ -82,7 +81,6 @@ class TrainingState:
             best=self.best.copy(),
             losses=list(self.losses),
             standings=standings,
-            seconds_at=dict(self.seconds_at),
         )
 
     @staticmethod
@@ -110,7 +108,6 @@ class TrainingState:
                 for standing in (state.standings[place] for state, place in chosen)
             ],
             seconds=max(state.seconds for state in states),
-            seconds_at=dict(first.seconds_at),
         )
 
     @property

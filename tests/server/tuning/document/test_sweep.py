@@ -132,6 +132,37 @@ def test_the_stored_form_is_read_as_the_same_document(sweep: dict[str, Any]) -> 
     assert job.sweep is not None and job.to_json()["sweep"]["trials"] == [dict(each) for each in job.trials]
 
 
+def test_released_defaults_are_those_of_a_job_of_its_own() -> None:
+    for more in ({}, {"loss_reduction": "mean"}):
+        recipe = DOCUMENT["recipe"] | more
+        job = _job({"space": {"defaults": ["paper", "released"]}}, recipe=recipe)
+        alone = [
+            JobDocument.from_json(DOCUMENT | {"recipe": {**recipe, "defaults": name}})
+            for name in ("paper", "released")
+        ]
+        assert [each.recipe for each in job.members] == [each.members[0].recipe for each in alone]
+        assert JobDocument.from_json(job.to_json()).members == job.members
+    released = {"defaults": "released", "second_moment_steps_before": 7}
+    (trial,) = _job({"trials": [released]}).trials
+    assert trial == {"max_text_tokens": 512, "second_moment_steps_before": 7, "loss_reduction": "sum"}
+
+
+def test_every_knob_of_the_recipe_may_vary() -> None:
+    words = ["cat", "dog"]
+    space = {"initialiser": ["words", "class_labels"], "learning_rate": [0.1]}
+    job = _job({"space": space}, recipe={**DOCUMENT["recipe"], "initialiser_words": words})
+    found = [(each.recipe.initialiser, each.recipe.initialiser_words) for each in job.members]
+    assert found == [("words", tuple(words)), ("class_labels", None)]
+    job = _job({"space": {"initialiser_words": [words, ["cow"]]}})
+    assert [each.recipe.initialiser_words for each in job.members] == [("cat", "dog"), ("cow",)]
+    assert {each.recipe.initialiser for each in job.members} == {"words"}
+    assert JobDocument.from_json(job.to_json()) == job
+    span = {"low": 4, "high": 16, "points": 2}
+    job = _job({"space": {"max_text_tokens": span, "micro_batch_size": span}})
+    assert [tuple(knobs.values()) for knobs in job.trials] == [(4, 4), (4, 16), (16, 4), (16, 16)]
+    assert all(type(value) is int for knobs in job.trials for value in knobs.values())
+
+
 def test_a_plain_document_is_stored_as_before_there_were_sweeps() -> None:
     assert not {"seeds", "sweep"} & _job().to_json().keys()
 
@@ -144,7 +175,13 @@ def test_a_plain_document_is_stored_as_before_there_were_sweeps() -> None:
         ({"sweep": {"space": {"learning_rate": 3}}}, "sweep.space.learning_rate", "Send a list of 1 to 64"),
         ({"sweep": {"space": {"learning_rate": [[1]]}}}, "sweep.space.learning_rate", "Send a number"),
         ({"sweep": {"space": {"learning_rate": [0.1, -1]}}}, "sweep.space.learning_rate", "at least"),
-        ({"sweep": {"space": {"learning_rate": {"lo": 1}}}}, "sweep.space.learning_rate", "lo: There is no"),
+        ({"sweep": {"space": {"learning_rate": {"lo": 1}}}}, "sweep.space.learning_rate.lo", "There is no"),
+        ({"sweep": {"space": {"learning_rate": {"low": 1, "high": "a"}}}}, "sweep.space.learning_rate.high",
+         "Send a number"),
+        ({"sweep": {"space": {"learning_rate": [["a", 1]]}}}, "sweep.space.learning_rate", "list of texts"),
+        ({"sweep": {"trials": [{"initialiser": "words"}]}}, "sweep.trials.0", "goes with the initialiser"),
+        ({"sweep": {"space": {"defaults": ["paper", "released"]}},
+          "recipe": {**DOCUMENT["recipe"], "defaults": "released"}}, "sweep.space.defaults", "leave that"),
         ({"sweep": {"space": {"learning_rate": {"low": 1}}}}, "sweep.space.learning_rate.high", "required"),
         ({"sweep": {"space": {"learning_rate": {"low": 2, "high": 1}}}}, "sweep.space.learning_rate.high",
          "above low"),
@@ -175,6 +212,8 @@ def test_a_plain_document_is_stored_as_before_there_were_sweeps() -> None:
         ({"seeds": 2, "ensemble": 2}, "seeds", "leave out ensemble"),
         ({"sweep": {"space": {"clip_rms": [1]}},
           "data": {"train": {"file": "file-abc"}, "validation_rows": 0}}, "data.validation_rows", "is 0"),
+        ({"seeds": 2, "data": {"train": {"file": "file-abc"}, "validation_rows": 0}}, "data.validation_rows",
+         "chooses among seeds"),
         ({"sweep": {"space": {"prompt_length": [5, 6]}}, "initial_prompt": "a@1"},
          "sweep.space.prompt_length", "fixed by initial_prompt"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from chorus_server.tuning.document.job import JobDocument
 from chorus_server.tuning.jobs.attempts.attempt import Attempt
 from chorus_server.tuning.jobs.stages.calibrate import calibrate
 from chorus_server.tuning.jobs.stages.publish import (
@@ -16,15 +17,15 @@ from chorus_server.tuning.jobs.stages.publish import (
 )
 from chorus_server.tuning.jobs.stages.search import Part, Search
 from chorus_server.tuning.jobs.stages.trials import Trial, spread_by_name
-from chorus_server.tuning.training.state import PromptProgress
+from prompts_store.names import LIVE
 
 
-def publish_best(attempt: Attempt, search: Search) -> PromptProgress | None:
-    """Measure the best trials on test, and make a version of the best seed of each. To do it twice changes
-    nothing.
+def publish_best(attempt: Attempt, search: Search) -> bool:
+    """Measure the best trials on test, and make a version of the best seed of each; of the best trial last,
+    so that it is the task's latest. To do it twice changes nothing.
 
     Returns:
-        None; or, if every seed of every trial diverged, how the first did.
+        Whether there was one to publish: False if every seed of every trial diverged.
 
     Raises:
         LeaseLostError: another process has, or had, the job.
@@ -32,12 +33,9 @@ def publish_best(attempt: Attempt, search: Search) -> PromptProgress | None:
     """
     document = search.validated.document
     publish = 1 if document.sweep is None else document.sweep.publish
-    able = [
-        trial for trial in search.ranking() if any(each.best_step is not None for each in trial.standings)
-    ]
-    able = [trial for trial in able if any(each.status != "diverged" for each in trial.standings)]
+    able = [trial for trial in search.ranking() if trial.able]
     if not able:
-        return search.ranking()[0].standings[0]
+        return False
     chosen = able[: max(1, publish)]
     wanted = {trial.number for trial in chosen[:publish]}
     prompts: list[dict[str, Any]] = []
@@ -46,16 +44,36 @@ def publish_best(attempt: Attempt, search: Search) -> PromptProgress | None:
         attempt.begin("publishing")
         attempt.held.check()
         made = _published(attempt, part, wanted, len(document.trials))
-        prompts += made
-        events += [("published", found) for found in made if "version" in found]
-    promote(attempt, document, [each for each in prompts if "version" in each][:1])
-    trials = [_facts(trial) for trial in search.ranking()]
-    succeed(attempt, {"prompts": prompts, "ensemble": None, "trials": trials}, events)
-    return None
+        prompts = made + prompts
+        events += [("published", found) for found in reversed(made) if "version" in found]
+    _point_to_best(attempt, document, [each for each in prompts if "version" in each])
+    succeed(attempt, {**result_of_search(search), "prompts": prompts}, events)
+    return True
+
+
+def result_of_search(search: Search) -> dict[str, Any]:
+    """What a search found of each recipe, the best first, without any versions."""
+    return {"prompts": [], "ensemble": None, "trials": [_facts(trial) for trial in search.ranking()]}
+
+
+def _point_to_best(attempt: Attempt, document: JobDocument, made: list[dict[str, Any]]) -> None:
+    """Move `@live` to the best of the versions, if the job asks for it; or if it points to another of them,
+    as it does when that one was the first of a new task."""
+    best, others = made[:1], {each["version"] for each in made[1:]}
+    promote(attempt, document, best)
+    if others and not document.promote:
+        job, task = attempt.job, made[0]["task"]
+        live = attempt.store.aliases(job.tenant, task).get(LIVE)
+        if live in others:
+            lease = attempt.held.lease
+            attempt.store.set_alias(
+                job.tenant, task, LIVE, made[0]["version"], moved_by=job.created_by, lease=lease
+            )
 
 
 def _published(attempt: Attempt, part: Part, wanted: set[int], trials: int) -> list[dict[str, Any]]:
-    """Every seed of the chosen trials of a part, the best of those wanted with its version."""
+    """Every seed of the chosen trials of a part, the best trial first, the best of those wanted with its
+    version."""
     places = {at: place for place, at in enumerate(part.stretch.places)}
     best: dict[int, Trial] = {}
     for trial in part.chosen:
@@ -66,18 +84,20 @@ def _published(attempt: Attempt, part: Part, wanted: set[int], trials: int) -> l
         attempt, part.run, part.programs, part.state.best, [n in best for n in range(len(part.run.tasks))]
     )
     found: list[dict[str, Any]] = []
-    for trial in part.chosen:
+    for trial in reversed(part.chosen):
+        of_trial: list[dict[str, Any]] = []
         for at in trial.places:
             place = places[at]
             facts = facts_of(part.validated, part.state, place)
             facts |= {"prompt": at, "trial": trial.number}
             if place in best:
                 sweep = part.validated.document.sweep
-                of_trial = _facts(trial) | {"trials": trials, "search": sweep and sweep.search}
+                told = _facts(trial) | {"trials": trials, "search": sweep and sweep.search}
                 facts |= publish_one(
-                    attempt, part.validated, part.run, part.state, place, fitted[place], of_trial
+                    attempt, part.validated, part.run, part.state, place, fitted[place], told
                 )
-            found.append(facts)
+            of_trial.append(facts)
+        found = of_trial + found
     return found
 
 

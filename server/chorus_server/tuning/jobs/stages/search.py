@@ -84,20 +84,26 @@ class Search:
                 knobs = self.validated.document.trials[trial]
                 self.trials[trial] = Trial.of(trial, knobs, self._places(trial), number, self._newest)
             ranked = sorted((self.trials[trial] for trial in alive), key=lambda each: each.rank, reverse=True)
-            kept = {each.number for each in ranked[: after.trials if after else None]}
-            self._tell(number, ranked, kept if after else None)
-            alive = sorted(kept)
+            if after:
+                ranked = [replace(each, goes_on=n < after.trials) for n, each in enumerate(ranked)]
+                self.trials |= {each.number: each for each in ranked}
+                alive = sorted(each.number for each in ranked if each.goes_on)
+            self._tell(number, ranked)
 
     def ranking(self) -> list[Trial]:
         """All trials, the best first."""
         return sorted(self.trials.values(), key=lambda trial: trial.rank, reverse=True)
 
     def parts(self, chosen: Sequence[Trial]) -> Iterator[Part]:
-        """Measure chosen trials on the test split, group by group; the group of the best comes first."""
+        """Measure chosen trials on the test split, group by group; the group of the best comes last.
+
+        Args:
+            chosen: the best first.
+        """
         by_stretch: dict[str, list[Trial]] = {}
         for trial in chosen:
             by_stretch.setdefault(self._stretches[trial.places[0]].name, []).append(trial)
-        for trials in by_stretch.values():
+        for trials in reversed(by_stretch.values()):
             yield self._tested(trials)
 
     def _places(self, trial: int) -> tuple[int, ...]:
@@ -116,7 +122,8 @@ class Search:
         """Train the prompts at these places up to a rung."""
         left = list(places)
         while left:
-            group = groups(self.validated.members, left, self._most)[0]
+            most = self._trained_together(rung, left[0]) or self._most
+            group = groups(self.validated.members, left, most)[0]
             try:
                 self._train(rung, steps, group)
             except InvalidInputError as error:
@@ -128,12 +135,19 @@ class Search:
                 continue
             left = [place for place in left if place not in group]
 
+    def _trained_together(self, rung: int, first: int) -> int | None:
+        """How many prompts an earlier attempt trained with this one in this rung: other groups may have shown
+        since then that fewer fit."""
+        before = _name(rung, first, "")
+        names = self.attempt.settled.get("sizes_by_stretch", {})
+        return next((int(name.removeprefix(before)) for name in names if name.startswith(before)), None)
+
     def _train(self, rung: int, steps: int | None, group: tuple[int, ...]) -> None:
         attempt, only = self.attempt, self.validated.only(group)
         before = [self._newest[place] for place in group] if rung else []
         begin = TrainingState.of(before) if before else None
         stretch = Stretch(
-            name=f"rung-{rung}-prompts-{'-'.join(map(str, _ends(group)))}",
+            name=_name(rung, group[0], len(group)),
             places=group,
             begin=begin.step if begin else 0,
             until=steps or only.members[0].recipe.steps,
@@ -191,22 +205,25 @@ class Search:
         run, programs = self._programs(stretch, only)
         state = train(self.attempt, only, run, programs, stretch)
         newest = {at: (state, place) for place, at in enumerate(stretch.places)}
-        chosen = tuple(Trial.of(each.number, each.knobs, each.places, each.rung, newest) for each in trials)
+        chosen = tuple(
+            replace(Trial.of(each.number, each.knobs, each.places, each.rung, newest), goes_on=each.goes_on)
+            for each in trials
+        )
         self.trials |= {trial.number: trial for trial in chosen}
         return Part(stretch, only, run, programs, state, chosen)
 
-    def _tell(self, rung: int, ranked: Sequence[Trial], kept: set[int] | None) -> None:
+    def _tell(self, rung: int, ranked: Sequence[Trial]) -> None:
         """Say once how each trial of a rung stands, the best first; and whether it goes on, if any do."""
         if self.attempt.progress.get("rungs_done", 0) > rung:
             return
         self.attempt.progress["rungs_done"] = rung + 1
         events: list[tuple[str, dict[str, Any]]] = []
         for trial in ranked:
-            goes_on = {} if kept is None else {"kept": trial.number in kept}
-            events.append(("trial", trial.to_json() | goes_on))
+            kept = {} if trial.goes_on is None else {"kept": trial.goes_on}
+            events.append(("trial", trial.to_json() | kept))
         self.attempt.held.tell(events)
 
 
-def _ends(group: Sequence[int]) -> tuple[int, ...]:
-    """What tells a group from the others of its rung: its first prompt, and how many they are."""
-    return group[0], len(group)
+def _name(rung: int, first: int, prompts: int | str) -> str:
+    """What tells a group from the others of its rung is its first prompt, and how many they are."""
+    return f"rung-{rung}-prompts-{first}-{prompts}"

@@ -25,7 +25,7 @@ class Trial:
         standings: of each seed.
         rung: the last that it was trained up to, from 0.
         steps: up to which it was trained.
-        seconds_at: how long the device had worked on its run at each evaluation.
+        goes_on: whether it trains on in the next rung; None after the last.
     """
 
     number: int
@@ -34,7 +34,7 @@ class Trial:
     standings: tuple[PromptProgress, ...]
     rung: int
     steps: int
-    seconds_at: Mapping[int, float]
+    goes_on: bool | None = None
 
     @staticmethod
     def of(
@@ -47,8 +47,7 @@ class Trial:
         """A trial as the newest states of its seeds show it: of each place the state, and the place there."""
         states = [newest[place] for place in places]
         standings = tuple(state.standings[place] for state, place in states)
-        first = states[0][0]
-        return Trial(number, knobs, places, standings, rung, first.step, first.seconds_at)
+        return Trial(number, knobs, places, standings, rung, states[0][0].step)
 
     @property
     def metrics(self) -> list[float]:
@@ -57,11 +56,17 @@ class Trial:
         return [each for each in found if each is not None] if None not in found else []
 
     @property
-    def rank(self) -> tuple[bool, int, float, int]:
-        """Larger is better: whole before diverged, of a later rung before an earlier one, then by the mean of
-        the metric, and of equal ones the first."""
-        whole = all(standing.status != "diverged" for standing in self.standings)
-        return whole, self.rung, fmean(self.metrics or [-float("inf")]), -self.number
+    def rank(self) -> tuple[bool, int, bool, float, int]:
+        """Larger is better. Those of which every seed diverged are the last; of the others, one of a later
+        rung comes before one of an earlier, in a rung one without diverged seeds before one with some, then
+        the mean of the metric counts, and of equal ones the first is better."""
+        whole = [standing.status != "diverged" for standing in self.standings]
+        return any(whole), self.rung, all(whole), fmean(self.metrics or [-float("inf")]), -self.number
+
+    @property
+    def able(self) -> bool:
+        """Whether one of its seeds can become a version."""
+        return any(each.status != "diverged" and each.best_step is not None for each in self.standings)
 
     def best_seed(self, good: Sequence[bool]) -> int | None:
         """Which of its good seeds has the best metric; None if none is good."""
@@ -71,6 +76,8 @@ class Trial:
     def to_json(self) -> dict[str, Any]:
         """For the job's result and its events."""
         steps, seconds = self._converged()
+        # Of a prompt that its run trains no further, the run does not say how it ended.
+        ended = {None: "finished", True: "running", False: "left_behind"}[self.goes_on]
         return {
             "trial": self.number,
             "recipe": dict(self.knobs),
@@ -78,8 +85,7 @@ class Trial:
             "metric": mean_and_deviation(self.metrics),
             "seeds": [
                 {
-                    # One that was left behind, or not measured on test, has no end of its own.
-                    "status": "finished" if standing.status == "running" else standing.status,
+                    "status": ended if standing.status in ("running", "finished") else standing.status,
                     "best_step": standing.best_step,
                     "best_metric": standing.best_metric,
                 }
@@ -96,15 +102,12 @@ class Trial:
             return [], []
         mean = fmean(self.metrics)
         enough = mean - NEAR * abs(mean)
-        firsts = [
-            next(
-                (each["step"] for each in validations_of(standing) if each["metrics"]["mean"] >= enough),
-                None,
-            )
+        near = (
+            next((each for each in validations_of(standing) if each["metrics"]["mean"] >= enough), None)
             for standing in self.standings
-        ]
-        steps = [step for step in firsts if step is not None]
-        return [float(step) for step in steps], [self.seconds_at[s] for s in steps if s in self.seconds_at]
+        )
+        firsts = [each for each in near if each is not None]
+        return [float(each["step"]) for each in firsts], [each["seconds"] for each in firsts]
 
 
 def validations_of(standing: PromptProgress) -> list[Mapping[str, Any]]:

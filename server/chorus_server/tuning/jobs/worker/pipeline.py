@@ -16,7 +16,7 @@ import shutil
 
 from chorus_server.jobs.endings import AttemptEnding, count_attempt, end_job, run_to_end
 from chorus_server.tuning.jobs.attempts.attempt import Attempt
-from chorus_server.tuning.jobs.stages.choose import publish_best
+from chorus_server.tuning.jobs.stages.choose import publish_best, result_of_search
 from chorus_server.tuning.jobs.stages.compile import compile_run
 from chorus_server.tuning.jobs.stages.publish import is_good, publish, result_of
 from chorus_server.tuning.jobs.stages.search import Search
@@ -53,7 +53,8 @@ def _stages(attempt: Attempt) -> AttemptEnding:
 def _search(attempt: Attempt, validated: Validated) -> AttemptEnding:
     search = Search(attempt, validated)
     search.run()
-    failed = publish_best(attempt, search)
-    if failed is not None:
-        return end_job(attempt.held, attempt.progress, "failed", diverged(failed))
-    return "succeeded"
+    if publish_best(attempt, search):
+        return "succeeded"
+    standings = (standing for trial in search.ranking() for standing in trial.standings)
+    record = diverged(next(each for each in standings if each.status == "diverged"))
+    return end_job(attempt.held, attempt.progress, "failed", record, result_of_search(search))

@@ -40,11 +40,10 @@ DEATHS = [
     ("after", "publish"),
     ("before", "finish_job"),
 ]
-# Two prompts up to step 3, then the better of them: in the first batch, in its checkpoint, in the second
-# batch, after its end, and while the best becomes a version.
+# Two prompts up to step 3, then the better of them: in the first batch's checkpoint, in the second batch, and
+# while the best becomes a version.
 SWEEP = {"search": "halving", "eta": 2, "space": {"learning_rate": [0.3, 1.0]}}
-DEATHS_OF_A_SWEEP = [("slice", "3"), ("file", "2"), ("slice", "8"), ("file", "6"), ("before", "publish"),
-                     ("after", "publish"), ("before", "finish_job")]  # fmt: skip
+DEATHS_OF_A_SWEEP = [("file", "6"), ("slice", "8"), ("after", "publish")]
 
 
 @contextmanager
