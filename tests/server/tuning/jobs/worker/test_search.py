@@ -31,7 +31,7 @@ from tests.server.tuning.jobs.service_tools import (
 from tests.server.tuning.jobs.worker.test_service import huge
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("compiled_quickly")]
-# Few shapes, since each is compiled: two prompts or one.
+# Few shapes, since each is compiled: two prompts or one, of 4 examples a dispatch or 8.
 RATES = {"learning_rate": [1e-9, 3.0]}
 RECIPE = {"steps": 8, "evaluate_every_steps": 2}
 ROOM, HELD = 1_000_000, 16
@@ -94,17 +94,18 @@ def test_seeds_have_mean_and_deviation_and_the_best_becomes_a_version(
     assert version.lineage["job"] == job.id and version.lineage["index"] == made["index"]
     assert version.lineage["trial"]["metric"] == trial["metric"]
     assert trial["converged_seconds"]["mean"] > 0
-    # A seed is the same prompt as a job of its own with that index; another seed is not.
-    alone = _done(store, tmp_path, data, index=made["index"])
-    np.testing.assert_allclose(_values(store, job), _values(store, alone), rtol=2e-3, atol=2e-4)
-    other = _done(store, tmp_path, data, index=made["index"] + 1)
-    assert not np.allclose(_values(store, job), _values(store, other), rtol=2e-3, atol=2e-4)
+    # A seed is the same prompt as that of another job with that index; another seed is not.
+    prompts = [{"index": made["index"]}, {"index": 1 - made["index"]}]
+    found = _done(store, tmp_path, data, prompts=prompts).result["prompts"]
+    same, other = (store.values(each["digest"]) for each in found)
+    np.testing.assert_allclose(_values(store, job), same, rtol=2e-3, atol=2e-4)
+    assert not np.allclose(_values(store, job), other, rtol=2e-3, atol=2e-4)
 
 
 def test_trials_of_one_shape_share_their_steps_and_others_follow(
     store: PromptStore, tmp_path: Path, data: dict[str, Any]
 ) -> None:
-    space = {"learning_rate": [1.0, 1e-9], "prompt_length": [4, 5]}
+    space = {"learning_rate": [1.0, 1e-9], "micro_batch_size": [4, 8]}
     together, apart = Watcher(), Watcher()
     sweep = {"space": space, "publish": 3}
     job = _done(store, tmp_path, data, sweep=sweep, watcher=together)
@@ -127,7 +128,7 @@ def test_trials_of_one_shape_share_their_steps_and_others_follow(
     assert apart.made == 2 * 8 and len(store.list_versions(TENANT, "letters").items) == 3
     first = {tuple(trial["recipe"].values()): trial["metric"]["mean"] for trial in job.result["trials"]}
     for trial in alone.result["trials"]:
-        mean = first[trial["recipe"]["learning_rate"], 5]
+        mean = first[trial["recipe"]["learning_rate"], 4]
         assert trial["metric"]["mean"] == pytest.approx(mean, abs=0.04)  # a row of 30
 
 

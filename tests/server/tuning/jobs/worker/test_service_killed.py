@@ -40,10 +40,9 @@ DEATHS = [
     ("after", "publish"),
     ("before", "finish_job"),
 ]
-# Two prompts up to step 3, then the better of them: in the first batch's checkpoint, in the second batch, and
-# while the best becomes a version.
+# Two prompts up to step 3, then the better of them: in the second batch, and once the best became a version.
 SWEEP = {"search": "halving", "eta": 2, "space": {"learning_rate": [0.3, 1.0]}}
-DEATHS_OF_A_SWEEP = [("file", "6"), ("slice", "8"), ("after", "publish")]
+DEATHS_OF_A_SWEEP = [("slice", "13"), ("after", "publish")]
 
 
 @contextmanager
@@ -105,7 +104,7 @@ def test_a_killed_sweep_goes_on_by_batch_and_chooses_the_same(tmp_path: Path, co
         for how, what in DEATHS_OF_A_SWEEP:
             assert die(how, what) == -signal.SIGKILL, (how, what)
             steps.append(store.get_job(TENANT, job.id).progress.get("checkpoint_step", 0))
-    assert sorted(steps) == steps and steps[-1] == 3 * 2 + 3, steps
+    assert 3 * 2 <= steps[0] < steps[1] == 3 * 2 + 3, steps
     watcher = Watcher()
     with running(store, folder, watcher=watcher, lease_seconds=LEASE_SECONDS):
         over = finished(store, job)
