@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from starlette.exceptions import HTTPException
 
+from chorus_console.rows import MOST_COLUMNS, filled_lines, texts_of
+
 MOST_LABELS = 20
 _SHOWN = 5
 _MOST_PROBLEMS = 20
+_LONGEST_NAME = 64
+_LONGEST_LABEL = 200
+_MOST_SAMPLE = 32_000
+"""Characters of the first rows' values, which the page sends back for each preview."""
 _TARGETS = ("label", "target", "answer", "class", "category", "output", "completion")
 
 Row = dict[str, str]
@@ -41,12 +47,18 @@ class Look:
     answers: list[str] = field(default_factory=list)
     template: str = ""
 
+    @property
+    def sample(self) -> list[Row]:
+        """The first rows, with long values cut off."""
+        most = _MOST_SAMPLE // max(1, len(self.first) * len(self.columns))
+        return [{name: value[:most] for name, value in row.items()} for row in self.first]
+
 
 def look(content: bytes, name: str) -> Look:
-    """Read a whole file.
+    """Read a whole file, a row at a time.
 
     Raises:
-        HTTPException: 400, it is no table at all.
+        HTTPException: 400, it is no table at all, or has more columns than a page can show.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -60,28 +72,36 @@ def look(content: bytes, name: str) -> Look:
         rows = _table(text, "," if ending == "csv" else "\t", found)
     else:
         raise HTTPException(400, "The name of the file ends in .csv, .tsv or .jsonl.")
-    found.rows, found.first = len(rows), rows[:_SHOWN]
-    if not rows and not found.problems:
+    counts: Counter[str] = Counter()
+    empty = 0
+    for row in rows:
+        found.rows += 1
+        if found.rows <= _SHOWN:
+            found.first.append(row)
+        answer = row[_target(found.columns)]
+        if not answer and not empty:
+            empty = found.rows
+        if len(counts) <= MOST_LABELS or answer in counts:
+            counts[answer] += 1
+    if not found.rows and not found.problems:
         found.problems.append("The file has no rows.")
-    if rows and len(found.columns) < 2:
+    if found.rows and len(found.columns) < 2:
         found.problems.append("There is one column; an input and an answer are two.")
     if found.problems:
         return found
-    found.target = next((each for each in _TARGETS if each in found.columns), found.columns[-1])
-    _answers(rows, found)
+    found.target = _target(found.columns)
+    if empty:
+        found.problems.append(f"Row {empty}: {found.target} is empty.")
+    if 2 <= len(counts) <= MOST_LABELS and max(map(len, counts)) <= _LONGEST_LABEL:
+        found.answers = sorted(counts)
     others = [field_name(column) for column in found.columns if column != found.target]
     one = len(others) == 1
     found.template = f"{{{others[0]}}}" if one else " ".join(f"{name}: {{{name}}}" for name in others)
     return found
 
 
-def _answers(rows: list[Row], found: Look) -> None:
-    counts = Counter(row[found.target] for row in rows)
-    if "" in counts:
-        empty = next(number for number, row in enumerate(rows, 1) if not row[found.target])
-        found.problems.append(f"Row {empty}: {found.target} is empty.")
-    if 2 <= len(counts) <= MOST_LABELS:
-        found.answers = sorted(counts)
+def _target(columns: list[str]) -> str:
+    return next((each for each in _TARGETS if each in columns), columns[-1])
 
 
 def field_name(column: str) -> str:
@@ -90,47 +110,45 @@ def field_name(column: str) -> str:
     return name if re.match(r"[A-Za-z_]", name) else f"column_{name}"[:64]
 
 
-def _table(text: str, delimiter: str, found: Look) -> list[Row]:
+def _table(text: str, delimiter: str, found: Look) -> Iterator[Row]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows: list[Row] = []
     try:
-        found.columns = next(reader, [])
+        found.columns = _columns(next(reader, []))
         if len(set(found.columns)) != len(found.columns) or not all(found.columns):
             found.problems.append("The first line names the columns, each once.")
-            return rows
+            return
         for number, cells in enumerate((cells for cells in reader if cells), 1):
-            if len(cells) != len(found.columns):
+            if len(cells) == len(found.columns):
+                yield dict(zip(found.columns, cells, strict=True))
+            else:
                 _note(
                     found,
                     f"Row {number} has {len(cells)} columns; the first line names {len(found.columns)}.",
                 )
-            else:
-                rows.append(dict(zip(found.columns, cells, strict=True)))
     except csv.Error as error:
         _note(found, f"Line {reader.line_num} cannot be read: {error}.")
-    return rows
 
 
-def _objects(text: str, found: Look) -> list[Row]:
-    rows: list[Row] = []
-    for number, line in enumerate((line for line in text.splitlines() if line.strip()), 1):
-        try:
-            value = json.loads(line)
-        except ValueError:
-            value = None
-        if not isinstance(value, dict):
-            _note(found, f"Row {number} is no JSON object.")
+def _objects(text: str, found: Look) -> Iterator[Row]:
+    for number, line in enumerate(filled_lines(text), 1):
+        texts = texts_of(line)
+        if not texts:
+            _note(found, f"Row {number} is no JSON object with fields.")
             continue
         if not found.columns:
-            found.columns = [str(name) for name in value]
-        if missing := [name for name in found.columns if name not in value]:
+            found.columns = _columns(list(texts))
+        if missing := [name for name in found.columns if name not in texts]:
             _note(found, f"Row {number} has no {missing[0]}.")
             continue
-        texts = {
-            str(name): each if isinstance(each, str) else json.dumps(each) for name, each in value.items()
-        }
-        rows.append({name: texts[name] for name in found.columns})
-    return rows
+        yield {name: texts[name] for name in found.columns}
+
+
+def _columns(names: list[str]) -> list[str]:
+    if len(names) > MOST_COLUMNS:
+        raise HTTPException(400, f"The file has {len(names):,} columns; up to {MOST_COLUMNS} can be shown.")
+    if any(len(name) > _LONGEST_NAME for name in names):
+        raise HTTPException(400, f"The names of columns have up to {_LONGEST_NAME} characters.")
+    return names
 
 
 def _note(found: Look, problem: str) -> None:

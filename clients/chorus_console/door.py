@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import math
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
@@ -21,10 +23,12 @@ from chorus_console.pages import page
 
 LOG = logging.getLogger("chorus.console")
 
-COOKIE = "chorus_console"
 SIGN_IN = "/console/sign-in"
 MOST_BYTES = 17 << 20
-"""Of a body: a data file of 16 MiB in a form. Larger ones go by `chorus files push`."""
+"""Of a form that brings its CSRF token in a header: a data file of 16 MiB. Larger ones go by `chorus files
+push`."""
+MOST_PLAIN_BYTES = 64 << 10
+"""Of a form that has its CSRF token inside, and so is read before the token is looked at."""
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; "
@@ -34,16 +38,19 @@ HEADERS = {
     "Cache-Control": "no-store",
     "Vary": "Cookie, HX-Request",
 }
+_COOKIE_SECONDS = 30 * 24 * 3600
+"""Longer than any session: its cookie says whose session is over, and the page's CSRF token stays good."""
+_PORT = re.compile(r":([0-9]{1,5})$")
 _SESSION = "cs_"
 _CSRF_HEADER = "x-csrf-token"
 _CSRF_FIELD = "csrf"
 
 
 class Sessions(Protocol):
-    """Who is signed in."""
+    """Who is signed in. Both raise `ChorusError` as a client does."""
 
-    async def open(self, key: str, address: str) -> tuple[str, int]:
-        """A new session's token, and for how many seconds it is good."""
+    async def open(self, key: str, address: str) -> str:
+        """A new session's token."""
 
     async def end(self, token: str) -> None:
         """Sign out."""
@@ -63,25 +70,27 @@ class Visit:
     Attributes:
         request: the request itself.
         sessions: who is signed in.
-        token: the cookie's value: a session's token, or that of somebody who has not signed in.
-        lasts: for how many seconds the browser is to keep it; None for as long as it is open.
+        session: the token of the browser's session, good or not; None without one. What a handler sets goes
+            into the cookie.
     """
 
     def __init__(self, request: Request, clients: Clients, sessions: Sessions) -> None:
         self.request = request
         self.sessions = sessions
         self._clients = clients
-        self._came_with = request.cookies.get(COOKIE)
-        self.token = self._came_with or self.fresh()
-        self.lasts: int | None = None
+        # Browsers send a host's cookies to each of its ports, where another Chorus may be.
+        port = _PORT.search(request.headers.get("host", ""))
+        self._cookie = "chorus_console" + (f"_{port[1]}" if port else "")
+        came = request.cookies.get(self._cookie)
+        self._came_with = self.session = came if came is not None and came.startswith(_SESSION) else None
+        # A cookie of its own, so that a late answer to somebody without a session overwrites no session.
+        self._visitor_came = request.cookies.get(f"{self._cookie}_visitor")
+        self._visitor = self._visitor_came or secrets.token_urlsafe(32)
+        self._expected = self.csrf if self._came_with or self._visitor_came else None
         self._opened: list[AsyncClient] = []
+        self._client: AsyncClient | None = None
         self._form: FormData | None = None
         self._me: Me | None = None
-
-    @staticmethod
-    def fresh() -> str:
-        """A token of somebody who has not signed in."""
-        return f"cv_{secrets.token_urlsafe(32)}"
 
     @property
     def address(self) -> str:
@@ -89,14 +98,10 @@ class Visit:
         return self.request.client.host if self.request.client else ""
 
     @property
-    def signed_in(self) -> bool:
-        """Whether the browser has a session's token, good or not."""
-        return self.token.startswith(_SESSION)
-
-    @property
     def csrf(self) -> str:
         """What every change must bring. It says nothing of the token that it is made from."""
-        return hmac.new(self.token.encode(), b"csrf", hashlib.sha256).hexdigest()
+        token = self.session or self._visitor
+        return hmac.new(token.encode(), b"csrf", hashlib.sha256).hexdigest()
 
     @property
     def is_fragment(self) -> bool:
@@ -106,9 +111,9 @@ class Visit:
     @property
     def client(self) -> AsyncClient:
         """A client that asks as whoever signed in."""
-        if not self._opened:
-            self.client_of(self.token if self.signed_in else None)
-        return self._opened[0]
+        if self._client is None:
+            self._client = self.client_of(self.session)
+        return self._client
 
     def client_of(self, key: str | None) -> AsyncClient:
         """A client that asks with a key, or without any."""
@@ -122,12 +127,36 @@ class Visit:
             self._me = await self.client.me()
         return self._me
 
+    async def admit(self) -> None:
+        """Find out who asks, before anything else is done for the request.
+
+        A cookie whose session is over is dropped where no key is needed.
+
+        Raises:
+            ChorusError: as of a client; UnauthenticatedError for nobody.
+        """
+        try:
+            await self.me()
+        except UnauthenticatedError:
+            if self.session is None:
+                raise
+            anybody = self.client_of(None)
+            try:
+                self._me = await anybody.me()
+            except ChorusError:
+                self._me = None
+            if self._me is None:
+                raise
+            self._client, self.session = anybody, None
+
     async def form(self) -> FormData:
         """The fields and files of a form.
 
         Raises:
             HTTPException: 413, it is too large; 400, it is no form.
         """
+        header = _CSRF_HEADER in self.request.headers
+        most, size = (MOST_BYTES, "16 MiB") if header else (MOST_PLAIN_BYTES, "64 KiB")
         if self._form is None:
             counted, receive = 0, self.request.receive
 
@@ -135,8 +164,8 @@ class Visit:
                 nonlocal counted
                 message = await receive()
                 counted += len(message.get("body", b""))
-                if counted > MOST_BYTES:
-                    raise HTTPException(413, "That is more than 16 MiB: send it with `chorus files push`.")
+                if counted > most:
+                    raise HTTPException(413, f"That is more than {size}: send it with `chorus files push`.")
                 return message
 
             self._form = await Request(self.request.scope, limited).form(max_files=4, max_fields=500)
@@ -148,12 +177,18 @@ class Visit:
         return value.strip() if isinstance(value, str) else default
 
     async def check_csrf(self) -> None:
-        """Raise HTTPException 403 unless a page that this browser was given asks for the change."""
+        """Raise HTTPException 403 unless a page that this browser was given asks for the change.
+
+        Without the header, `form` reads no more than a small form.
+        """
         given = self.request.headers.get(_CSRF_HEADER)
         if given is None:
             given = await self.text(_CSRF_FIELD)
-        if self._came_with is None or not hmac.compare_digest(given.encode(), self.csrf.encode()):
-            raise HTTPException(403, "This page is out of date: load it again, and repeat what you did.")
+        if self._expected is None or not hmac.compare_digest(given.encode(), self._expected.encode()):
+            raise HTTPException(
+                403,
+                "This page was out of date: repeat what you did, and load it anew if that is refused too.",
+            )
 
     async def show(self, template: str, status: int = 200, /, **values: object) -> Response:
         """A page, with what surrounds it, or a part of one."""
@@ -173,18 +208,17 @@ class Visit:
     def finish(self, response: Response) -> Response:
         """The answer with its headers and, where it is new, its cookie."""
         response.headers.update(HEADERS)
-        if self.token != self._came_with:
-            secure = self.request.headers.get("origin", "").startswith("https:")  # whatever proxy ended TLS
-            response.set_cookie(
-                COOKIE,
-                self.token,
-                self.lasts,
-                path="/console",
-                httponly=True,
-                samesite="strict",
-                secure=secure,
-            )
+        if self.session != self._came_with:
+            self._set(response, self._cookie, self.session or "", _COOKIE_SECONDS if self.session else 0)
+        if self.session is None and self._visitor_came is None:
+            self._set(response, f"{self._cookie}_visitor", self._visitor, _COOKIE_SECONDS)
         return response
+
+    def _set(self, response: Response, name: str, value: str, seconds: int) -> None:
+        secure = self.request.headers.get("origin", "").startswith("https:")  # whatever proxy ended TLS
+        response.set_cookie(
+            name, value, seconds, path="/console", httponly=True, samesite="strict", secure=secure
+        )
 
     async def close(self) -> None:
         """Close what was opened."""
@@ -209,12 +243,21 @@ class Door:
         self._clients = clients
         self._sessions = sessions
 
-    def endpoint(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        """An endpoint: checks a change's token, runs the handler, and makes a page of what goes wrong."""
+    def endpoint(
+        self, handler: Handler, *, anybody: bool = False
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """An endpoint: finds out who asks, checks a change's token, runs the handler, and makes a page of
+        what goes wrong.
+
+        Args:
+            anybody: whether it is also for those who have not signed in.
+        """
 
         async def answer(request: Request) -> Response:
             visit = Visit(request, self._clients, self._sessions)
             try:
+                if not anybody:
+                    await visit.admit()
                 if request.method not in ("GET", "HEAD"):
                     await visit.check_csrf()
                 response = await handler(visit)
@@ -234,7 +277,7 @@ class Door:
 
 def _sign_in_first(visit: Visit, error: UnauthenticatedError) -> Response:
     """A page asks to sign in and goes on; a part of one asks in a dialog, so that no text is lost."""
-    why = str(error) if visit.signed_in else ""
+    why = str(error) if visit.session is not None else ""
     if visit.is_fragment:
         response = visit.open_page("sign_in_dialog.html", 401, why=why)
         response.headers.update({"HX-Retarget": "#dialog", "HX-Reswap": "innerHTML"})
@@ -252,17 +295,21 @@ async def _failed(visit: Visit, error: ChorusError | HTTPException) -> Response:
         status, message = (error.status or 500) if isinstance(error, ApiError) else 400, str(error)
     details = _details(error)
     if visit.is_fragment:
-        response = visit.open_page("problem.html", status, message=message, details=details)
+        # With the CSRF token that goes with the cookie: the next attempt succeeds where this one's was old.
+        response = visit.open_page("problem.html", status, message=message, details=details, renew=visit.csrf)
         response.headers.update({"HX-Retarget": "#problems", "HX-Reswap": "innerHTML show:top"})
-        return response
-    try:
-        me = await visit.me()
-    except (ChorusError, HTTPException):
-        me = None
-    return page(
-        "failed.html", status, me=me, csrf=visit.csrf, here=visit.request.url.path, message=message,
-        details=details,
-    )  # fmt: skip
+    else:
+        try:
+            me = await visit.me()
+        except (ChorusError, HTTPException):
+            me = None
+        response = page(
+            "failed.html", status, me=me, csrf=visit.csrf, here=visit.request.url.path, message=message,
+            details=details,
+        )  # fmt: skip
+    if isinstance(error, ApiError) and error.retry_after_seconds is not None:
+        response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
+    return response
 
 
 def _details(error: ChorusError | HTTPException) -> Mapping[str, str]:
@@ -272,7 +319,10 @@ def _details(error: ChorusError | HTTPException) -> Mapping[str, str]:
 
 def own_path(text: str) -> str:
     """A path of the console that somebody was on; its first page for anything else."""
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # such as of "//["
+        return "/console"
     here = text == "/console" or text.startswith(("/console/", "/console?"))
     if parts.scheme or parts.netloc or not here or "\\" in text:
         return "/console"

@@ -40,6 +40,7 @@ _VIEWS: Sequence[tuple[str, str, Handler]] = (
     ("POST", "/tasks/{tenant}/{task}/move", versions.move),
     ("GET", "/ensembles", sets.ensembles),
     ("GET", "/packs", sets.packs),
+    ("GET", "/packs/{tenant}/{pack}/move", sets.propose_pack),
     ("POST", "/packs/{tenant}/{pack}/move", sets.move_pack),
     ("GET", "/try", asking.show),
     ("GET", "/try/fields", asking.fields),
@@ -77,7 +78,12 @@ def console_routes(clients: Clients, sessions: Sessions) -> list[Route]:
     """
     door = Door(clients, sessions)
     made = [
-        Route(f"/console{path}", door.endpoint(handler), methods=[method], include_in_schema=False)
+        Route(
+            f"/console{path}",
+            door.endpoint(handler, anybody=path.startswith("/sign-")),
+            methods=[method],
+            include_in_schema=False,
+        )
         for method, path, handler in _VIEWS
     ]
     files = Route("/console/files/{folder}/{name}", _files(), methods=["GET"], include_in_schema=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 _NAME = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]{0,63})\}", re.ASCII)
 
@@ -12,12 +13,20 @@ def fields_of(template: str) -> list[str]:
     return list(dict.fromkeys(match[1] for match in _NAME.finditer(template) if match[1]))
 
 
-def filled(template: str, values: dict[str, str]) -> str:
-    """The text that a template becomes; a field without a value stays as it is."""
+def filled(template: str, values: Mapping[str, str], most: int) -> str:
+    """The text that a template becomes; a field without a value stays as it is.
 
-    def put(match: re.Match[str]) -> str:
-        if match[1] is None:
-            return match[0][0]
-        return values.get(match[1], match[0])
-
-    return _NAME.sub(put, template)
+    Args:
+        most: characters, after which it is cut off. No more are made.
+    """
+    parts: list[str] = []
+    left, at = most, 0
+    for match in _NAME.finditer(template):
+        value = match[0][0] if match[1] is None else values.get(match[1], match[0])
+        for part in (template[at : match.start()], value):
+            parts.append(part[:left])
+            left -= len(parts[-1])
+        if left == 0:
+            break
+        at = match.end()
+    return "".join((*parts, template[at : at + left]))

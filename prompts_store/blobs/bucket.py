@@ -14,9 +14,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prompts_store.errors import StoreError
+from prompts_store.errors import ConflictError, StoreError
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta
     from obstore.store import ObjectStore
 
 LOG = logging.getLogger("chorus.store")
@@ -92,7 +93,8 @@ class Bucket:
         """The bytes of an object, in parts. Raises FileNotFoundError if there is none.
 
         Args:
-            one_version: for an object whose bytes may change: raise StoreError if it was written meanwhile.
+            one_version: for an object whose bytes may change: raise ConflictError if it was written
+                meanwhile.
         """
         import obstore
 
@@ -105,8 +107,17 @@ class Bucket:
                 content = bytes(found.bytes())
             if one_version and found.meta["e_tag"] != first["e_tag"]:
                 message = f"{key} in the bucket {self._name} was written while it was read; try again."
-                raise StoreError(message, field="blob_url")
+                raise ConflictError(message, field="blob_url")
             yield content
+
+    def end(self, key: str, size: int) -> bytes:
+        """The last bytes of an object; all, if it has fewer. Raises FileNotFoundError if there is none."""
+        import obstore
+
+        with self._translated("read"):
+            whole = obstore.head(self._objects, key)["size"]
+            start = max(0, whole - size)
+            return bytes(obstore.get_range(self._objects, key, start=start, end=whole)) if whole else b""
 
     def look(self, key: str) -> tuple[int, datetime] | None:
         """The size of an object in bytes, and when it was last written by the bucket's clock; None if there
@@ -116,6 +127,14 @@ class Bucket:
         with suppress(FileNotFoundError), self._translated("read"):
             found = obstore.head(self._objects, key)
             return found["size"], found["last_modified"]
+        return None
+
+    def version(self, key: str) -> str | None:
+        """Another text whenever an object has other bytes; None if there is none."""
+        import obstore
+
+        with suppress(FileNotFoundError), self._translated("read"):
+            return _version(obstore.head(self._objects, key))
         return None
 
     def remove(self, key: str) -> None:
@@ -134,6 +153,15 @@ class Bucket:
                 for one in some:
                     yield one["path"], one["last_modified"]
 
+    def versions(self) -> Iterator[tuple[str, str]]:
+        """All keys, each with what `version` says."""
+        import obstore
+
+        with self._translated("list"):
+            for some in obstore.list(self._objects):
+                for one in some:
+                    yield one["path"], _version(one)
+
     @contextmanager
     def _translated(self, verb: str) -> Iterator[None]:
         """Turn what obstore raises into the store's errors, but for a missing object."""
@@ -148,6 +176,12 @@ class Bucket:
             message = f"Cannot {verb} the bucket {self._name}: {_reason(error)}."
             LOG.warning("%s", message)
             raise StoreError(message, field="blob_url") from None
+
+
+def _version(found: ObjectMeta) -> str:
+    """A folder's tag has the inode and the time in it; a bucket's quotes it in some answers only."""
+    tag = found["e_tag"] or f"{found['last_modified']:%Y%m%dT%H%M%S}"
+    return f"{found['size']}-{tag.removeprefix('W/').strip(chr(34))}"
 
 
 def _reason(error: Exception) -> str:

@@ -16,7 +16,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ from sqlalchemy import Connection, Table, delete, func, insert, select, text
 from prompts_store.audit import chain
 from prompts_store.audit.records import OF_THE_STORE
 from prompts_store.blobs import BlobAddress, Blobs, Contents
+from prompts_store.blobs.files import Files
 from prompts_store.blobs.folder import translated
 from prompts_store.blobs.format import decode
 from prompts_store.database import (
@@ -34,7 +35,7 @@ from prompts_store.database import (
     audit_tables,  # noqa: F401 - their tables join the metadata
     budget_tables,  # noqa: F401
     job_tables,
-    tenant_tables,  # noqa: F401
+    tenant_tables,
     usage_tables,  # noqa: F401
 )
 from prompts_store.database.tables import blobs as blob_table
@@ -48,6 +49,7 @@ ROWS_FILE = "backup.db"
 SCRATCH = "backups"
 """Folder below the data folder for what is on its way."""
 
+_FILES = Files()
 _LEFT_SECONDS = 86_400
 _ROWS = 1000
 
@@ -110,7 +112,7 @@ class Backups:
             try:
                 with database.write(EVERY_TENANT) as there, self._database.read(EVERY_TENANT) as here:
                     there.execute(delete(store_identity))
-                    rows = _copy_rows(here, there, metadata.sorted_tables)
+                    rows = _copy_rows(here, there, [store_identity, *_kept_tables()])
                     named = _named(there)
             finally:
                 database.close()
@@ -145,7 +147,7 @@ class Backups:
                     copying.copy(_named(there))
                     with self._database.write(EVERY_TENANT) as here:
                         _require_empty(here)
-                        rows = _copy_rows(there, here, _content_tables())
+                        rows = _copy_rows(there, here, _kept_tables())
                         _go_on_counting(here)
                         facts = {"from": database_id(there), "rows": rows}
                         chain.append(here, "store.restore", OF_THE_STORE, now=self._clock(), after=facts)
@@ -155,18 +157,21 @@ class Backups:
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
-        """A folder for what is on its way. What a process left that was killed goes after a day."""
+        """A folder for what is on its way, held for as long as it is. What a killed process left goes after a
+        day."""
         parent = self._data_dir and self._data_dir / SCRATCH
         with translated("write to"):
             if parent is not None:
                 parent.mkdir(mode=0o700, exist_ok=True)
-                until = time.time() - _LEFT_SECONDS
-                for left in parent.iterdir():
-                    if left.stat().st_mtime < until:
-                        shutil.rmtree(left, ignore_errors=True)
+                _sweep(parent)
             made = tempfile.TemporaryDirectory(prefix="chorus-backup-", dir=parent)
         with made as name:
-            yield Path(name)
+            held = _FILES.hold(Path(name))
+            try:
+                yield Path(name)
+            finally:
+                if held is not None:
+                    _FILES.close(held)
 
     def _check_target(self, target: BlobAddress, blobs: Blobs, contents: Contents, scratch: Path) -> None:
         if blobs.identity() is not None or contents.identity() is not None:
@@ -185,6 +190,15 @@ class Backups:
                     raise ConflictError(message, code="other_store")
         finally:
             database.close()
+
+
+def _sweep(parent: Path) -> None:
+    """Remove old folders that nobody holds; other processes may do so at the same time."""
+    until = time.time() - _LEFT_SECONDS
+    for left in parent.iterdir():
+        with suppress(OSError):
+            if left.stat().st_mtime < until and not _FILES.is_locked(left):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _opened(place: BlobAddress, scratch: Path) -> tuple[Blobs, Contents]:
@@ -310,6 +324,12 @@ def _copy_rows(source: Connection, target: Connection, tables: Iterable[Table]) 
 def _content_tables() -> list[Table]:
     """All but the id, which each store has for itself."""
     return [table for table in metadata.sorted_tables if table is not store_identity]
+
+
+def _kept_tables() -> list[Table]:
+    """What a restored store begins with. Browsers sign in to the console again, because what ended a session
+    after the backup would be undone."""
+    return [table for table in _content_tables() if table is not tenant_tables.sessions]
 
 
 def _require_empty(connection: Connection) -> None:

@@ -138,7 +138,8 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
     access = AccessLog(metrics.api, settings.access_log, services.traces)
     entrance = Entrance(services, access)
     api = build_api(services, access)
-    safe = settings.is_loopback or not settings.insecure_bind
+    keyed = ring.required or store.holds_keys()
+    safe = settings.is_loopback or not settings.insecure_bind or keyed
     if safe if settings.console is None else settings.console:
         add_console(api, services)
     return App(settings, services, metrics, api, entrance, upkeep, spans)
@@ -358,9 +359,10 @@ def keep_programs(settings: Settings, say: Say) -> KeptPrograms:
     from chorus_server.engine.executor import KeptPrograms, programs_folder, use_persistent_cache
 
     folder = programs_folder(compile_cache(settings), matrix_dtype_of(settings)[0], say)
-    if can_keep(folder):  # else JAX would warn of each program
+    kept = KeptPrograms(folder, say)
+    if kept.trusted and can_keep(folder):  # else JAX would warn of each program
         use_persistent_cache(str(folder))
-    return KeptPrograms(folder, say)
+    return kept
 
 
 def start_engine(

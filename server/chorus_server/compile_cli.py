@@ -54,9 +54,10 @@ def fill_cache(settings: Settings, say: Say) -> int:
     ladder_of(settings)
     model_source(settings.model)
     kept = keep_programs(settings, say)
-    if not can_keep(kept.folder):
+    if not (kept.trusted and can_keep(kept.folder)):
+        what = "cannot be written" if kept.trusted else "is not trusted"
         raise InvalidInputError(
-            f"{kept.folder} cannot be written: choose another place, or make this one writable.",
+            f"{kept.folder} {what}: choose another place, or make this one this user's and writable.",
             field="compile_cache_dir",
         )
     compile_executor(settings, load(settings, say), CompileWatch().start(), kept, say)

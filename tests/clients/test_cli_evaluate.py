@@ -8,11 +8,12 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from click import UsageError
 from click.testing import CliRunner
 
 from chorus.cli.evaluate import _arguments, _subject, name_of
 from chorus.cli.evaluation_chart import evaluation_svg
-from chorus.cli.evaluation_tables import across_files, print_across_files, print_evaluation
+from chorus.cli.evaluation_tables import EvaluatedFile, across_files, print_across_files, print_evaluation
 from chorus.cli.root import chorus
 from chorus.types import Evaluation
 
@@ -99,15 +100,19 @@ def test_references_become_subjects() -> None:
     assert _subject("base:calibrated", given, True) == {"base": {"instruction": "x", "calibrated": True}}
 
 
-def test_seeds_share_a_row_of_the_table_across_files(capsys: pytest.CaptureFixture[str]) -> None:
-    def job(*accuracies: float) -> Evaluation:
-        seeds = [subject(f"default/qqp@{n}", accuracy) for n, accuracy in enumerate(accuracies, 1)]
-        base = {**subject("base:few-shot", 0.25), "kind": "base"}
-        return evaluation().model_copy(update={"result": {"rows": 4, "subjects": [*seeds, base]}})
+def of_seeds(*accuracies: float, first: int = 1, job: str = "job-1") -> Evaluation:
+    """An evaluation of versions of one task, and of the base model."""
+    seeds = [subject(f"default/qqp@{n}", accuracy) for n, accuracy in enumerate(accuracies, first)]
+    base = {**subject("base:few-shot", 0.25), "kind": "base"}
+    return evaluation().model_copy(update={"id": job, "result": {"rows": 4, "subjects": [*seeds, base]}})
 
-    found = across_files(
-        [("qqp.jsonl", job(0.5, 0.6, 0.7)), ("mrpc\x1b[31m", job(0.3, 0.3, 0.3))], "accuracy"
-    )
+
+QQP = EvaluatedFile("1", "qqp.jsonl", "qqp.jsonl")
+
+
+def test_seeds_share_a_row_of_the_table_across_files(capsys: pytest.CaptureFixture[str]) -> None:
+    mrpc = EvaluatedFile("2", "mrpc\x1b[31m", "mrpc")
+    found = across_files([(QQP, of_seeds(0.5, 0.6, 0.7)), (mrpc, of_seeds(0.3, 0.3, 0.3))], "accuracy")
     assert [(each["subject"], each["file"], each["mean"], each["deviation"]) for each in found] == [
         ("default/qqp", "qqp.jsonl", 0.6, 0.1), ("base:few-shot", "qqp.jsonl", 0.25, None),
         ("default/qqp", "mrpc\x1b[31m", 0.3, 0.0), ("base:few-shot", "mrpc\x1b[31m", 0.25, None),
@@ -115,7 +120,25 @@ def test_seeds_share_a_row_of_the_table_across_files(capsys: pytest.CaptureFixtu
     print_across_files(found)
     shown = capsys.readouterr().out
     assert "0.6000 ± 0.1000 (3)" in shown and "0.2500" in shown and "\x1b" not in shown
-    assert {each["metric"] for each in across_files([("a", job(0.5))], None)} == {"accuracy", "matthews"}
+    assert {each["metric"] for each in across_files([(QQP, of_seeds(0.5))], None)} == {"accuracy", "matthews"}
+
+
+def test_files_of_one_name_stay_apart_and_each_version_counts_once() -> None:
+    qqp, mrpc = (
+        EvaluatedFile("1", "dev.jsonl", "qqp/dev.jsonl"),
+        EvaluatedFile("2", "dev.jsonl", "mrpc/dev.jsonl"),
+    )
+    again = EvaluatedFile("1", "copy.jsonl", "copy.jsonl")
+    jobs = [(qqp, of_seeds(0.9, 0.8)), (mrpc, of_seeds(0.5)), (again, of_seeds(0.8, 0.4, first=2))]
+    cells = [
+        (each["file"], each["values"]) for each in across_files(jobs, "accuracy") if "qqp" in each["subject"]
+    ]
+    assert cells == [("qqp/dev.jsonl", [0.9, 0.8, 0.4]), ("mrpc/dev.jsonl", [0.5])]
+    base = [each["values"] for each in across_files(jobs, "accuracy") if "base" in each["subject"]]
+    assert base == [[0.25], [0.25]]
+    other = (qqp, of_seeds(0.7, job="job-2"))
+    with pytest.raises(UsageError, match=r"qqp@1 has two figures .* 0.9 in job-1 and 0.7 in job-2. Name one"):
+        across_files([*jobs, other], "accuracy")
 
 
 def test_options_become_arguments() -> None:

@@ -1,6 +1,7 @@
-"""Answers files with Ray Data, in a process of its own that may be killed.
+"""Answers files with Ray Data, or as one of its actors does, in a process of its own that may be killed.
 
-The argument is JSON: the arguments of `answer_files`. Writes what came of each file, as JSON.
+The arguments are JSON, those of `answer_files`, and then `actor` for an actor without Ray. Writes what came
+of each file, as JSON.
 """
 
 from __future__ import annotations
@@ -8,12 +9,32 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from typing import Any
 
-import ray
+import pyarrow as pa
 
-from chorus_server.cluster.dataset import answer_files
+from chorus_server.cluster.dataset import FileAnswers, answer_files
+from chorus_server.cluster.files import FileSets
+from chorus_server.cluster.questions import RowQuestion
+from chorus_server.settings import load_settings
 
-if __name__ == "__main__":
+
+def with_ray(arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    import ray
+
     # Never another Ray of this machine, nor what is left of one that was killed.
     ray.init("local", num_cpus=1, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
-    json.dump([asdict(file) for file in answer_files(**json.loads(sys.argv[1]))], sys.stdout)
+    return [asdict(file) for file in answer_files(**arguments)]
+
+
+def as_actor(arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    settings = load_settings(arguments["settings"], listening=False)
+    question = RowQuestion(*(arguments[name] for name in ("endpoint", "body", "input")))
+    todo, _ = FileSets(arguments["source"], arguments["target"]).begin(settings, question)
+    answered = FileAnswers(**arguments)(pa.table({"path": todo}))
+    return [file for table in answered for file in table.to_pylist()]
+
+
+if __name__ == "__main__":
+    run = as_actor if sys.argv[2:] == ["actor"] else with_ray
+    json.dump(run(json.loads(sys.argv[1])), sys.stdout)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.served import SAME_NUMBERS, TINY, Served
+from tests.end_to_end.served import CHORUS, SAME_NUMBERS, TINY, Served
 from tests.places import ROOT
 from tether import tethered
 
@@ -32,6 +32,14 @@ if sys.argv[1] == "alone":
 sys.argv = ["chorus compile"]
 compile_command()
 """
+
+_BOUND = """
+import ctypes, os, sys
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
+ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+"""Starts a command for which a mode counts even if root runs it."""
 
 
 def compiled_by_two(folder: Path, model: Path, how: str) -> tuple[int, list[int]]:
@@ -66,12 +74,18 @@ def compiled_by_two(folder: Path, model: Path, how: str) -> tuple[int, list[int]
 
 
 def test_together_they_compile_each_program_once_and_a_server_none(tmp_path: Path, tiny_model: Path) -> None:
+    """Not even where it cannot write to the folder: an image's is another user's."""
     programs, counts = compiled_by_two(tmp_path / "cache", tiny_model, "shared")
     assert sum(counts) == programs, counts
     (folder,) = (tmp_path / "cache").iterdir()
     assert len(list(folder.glob("*.program"))) == programs and not list(folder.glob("*.making"))
+    for each in (folder, folder.parent):
+        each.chmod(0o555)
     options = {"model": tiny_model, "compile_cache_dir": tmp_path / "cache", **TINY}
-    with Served(tmp_path / "data", **options) as server:
+    bound = [sys.executable, "-c", _BOUND]
+    touched = subprocess.run([*bound, "touch", str(folder / "new")], stderr=subprocess.PIPE)
+    assert touched.returncode != 0, "control"
+    with Served(tmp_path / "data", command=[*bound, str(CHORUS), "serve"], **options) as server:
         server.wait_ready()
         assert server.metric("chorus_compiles_total") == 0
         assert server.metric("chorus_compile_seconds_count", cause="startup") == programs

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import click
 
 from chorus.cli.evaluation_chart import evaluation_svg
-from chorus.cli.evaluation_tables import across_files, print_across_files, print_evaluation
+from chorus.cli.evaluation_tables import EvaluatedFile, across_files, print_across_files, print_evaluation
 from chorus.cli.job_following import DETACHED
 from chorus.cli.output import clean, print_facts, print_json, print_table
 from chorus.cli.session import Session, with_session
@@ -126,7 +128,8 @@ def start(
             for job in jobs:
                 _tell(session, job) if not follow else click.echo(f"{job.id} started", err=True)
             if follow:
-                _table(session, client, [_followed(session, client, job) for job in jobs], None)
+                ended = [_followed(session, client, job) for job in jobs]
+                _table(session, client, ended, None, (file, *also))
             return
         job = client.evaluations.start(subjects, file, **arguments)
         if not follow:
@@ -155,7 +158,7 @@ def table(session: Session, jobs: tuple[str, ...], metric: str | None) -> None:
     """Put finished evaluations into one table: a row for each subject, a column for each file.
 
     Versions of one task share a row, with the mean of their figures, the standard deviation (n - 1) and how
-    many there are: name the seeds of one recipe.
+    many there are: name the seeds of one recipe. Files are the same if their bytes are.
     """
     with session.client() as client:
         _table(session, client, [client.evaluations.get(job) for job in jobs], metric)
@@ -326,14 +329,21 @@ def _followed(session: Session, client: Client, job: Evaluation) -> Evaluation:
     return ended
 
 
-def _table(session: Session, client: Client, jobs: list[Evaluation], metric: str | None) -> None:
+def _table(
+    session: Session, client: Client, jobs: list[Evaluation], metric: str | None, paths: Sequence[str] = ()
+) -> None:
+    """One table of several evaluations.
+
+    Args:
+        paths: of their files, if they are known.
+    """
     for job in jobs:
         if not job.succeeded:
             raise click.UsageError(
                 f"{clean(job.id)} is {clean(job.status)}: name evaluations that succeeded."
             )
-    files = {job.id: _file_name(client, str(job.spec.get("file"))) for job in jobs}
-    found = across_files([(files[job.id], job) for job in jobs], metric)
+    files = [_file(client, str(job.spec.get("file")), path) for job, path in zip_longest(jobs, paths)]
+    found = across_files(list(zip(files, jobs, strict=True)), metric)
     if session.as_json:
         print_json({"figures": found})
         return
@@ -342,12 +352,12 @@ def _table(session: Session, client: Client, jobs: list[Evaluation], metric: str
     print_across_files(found)
 
 
-def _file_name(client: Client, file: str) -> str:
-    """The name of a data file; its id, if it is no longer there."""
+def _file(client: Client, id: str, path: str | None) -> EvaluatedFile:
     try:
-        return client.files.get(file).name or file
+        found = client.files.get(id)
     except ApiError:
-        return file
+        return EvaluatedFile(id, id, id)
+    return EvaluatedFile(found.sha256, found.name, path or f"{found.name} ({id})")
 
 
 def _tell(session: Session, job: Evaluation, advice: str = "") -> None:

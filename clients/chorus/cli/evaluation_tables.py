@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
@@ -29,32 +31,75 @@ def print_evaluation(job: Evaluation) -> None:
     click.echo(clean(f"predictions: {result.get('predictions')}"))
 
 
-def across_files(jobs: Sequence[tuple[str, Evaluation]], metric: str | None) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class EvaluatedFile:
+    """The file of an evaluation.
+
+    Attributes:
+        content: what the same rows have in common, however often they were uploaded: their digest; the
+            file's id, if it is no longer there.
+        name: what people call it.
+        place: what tells it from another file of that name: its path, or the name with the id.
+    """
+
+    content: str
+    name: str
+    place: str
+
+
+def across_files(
+    jobs: Sequence[tuple[EvaluatedFile, Evaluation]], metric: str | None
+) -> list[dict[str, Any]]:
     """Each metric of each subject on each file: `metric`, `subject`, `file`, `values`, their `mean` and their
-    standard deviation (n - 1; none of a single one). Versions of one task are one subject.
+    standard deviation (n - 1; none of a single one). Versions of one task are one subject, and each counts
+    once.
 
     Args:
-        jobs: evaluations that succeeded, each with its file's name.
+        jobs: evaluations that succeeded, each with its file.
         metric: the only one to take.
+
+    Raises:
+        UsageError: one version has two different figures on one file.
     """
-    values: dict[tuple[str, str, str], list[float]] = {}
+    names = _told_apart([file for file, _ in jobs])
+    values: dict[tuple[str, str, str], dict[str, tuple[float, str]]] = {}
     for file, job in jobs:
         for name in metrics_of(job):
             for each in job.result.get("subjects") or []:
-                if metric in (None, name):
-                    key = (name, _without_version(each), file)
-                    values.setdefault(key, []).append(float(each["metrics"][name]))
-    return [
-        {
-            "metric": name,
-            "subject": subject,
-            "file": file,
-            "values": each,
-            "mean": round(fmean(each), 6),
-            "deviation": round(stdev(each), 6) if len(each) > 1 else None,
-        }
-        for (name, subject, file), each in values.items()
-    ]
+                if metric not in (None, name) or name not in each["metrics"]:
+                    continue
+                key = (name, _without_version(each), names[file.content])
+                found = float(each["metrics"][name])
+                known, where = values.setdefault(key, {}).setdefault(str(each["name"]), (found, job.id))
+                if known != found:
+                    raise click.UsageError(
+                        clean(
+                            f"{each['name']} has two figures of {name} on {names[file.content]}: {known} in "
+                            f"{where} and {found} in {job.id}. Name one of these evaluations."
+                        )
+                    )
+    return [_cell(key, [value for value, _ in each.values()]) for key, each in values.items()]
+
+
+def _cell(key: tuple[str, str, str], values: list[float]) -> dict[str, Any]:
+    name, subject, file = key
+    return {
+        "metric": name,
+        "subject": subject,
+        "file": file,
+        "values": values,
+        "mean": round(fmean(values), 6),
+        "deviation": round(stdev(values), 6) if len(values) > 1 else None,
+    }
+
+
+def _told_apart(files: Sequence[EvaluatedFile]) -> dict[str, str]:
+    """What the column of each content is called: the file's name, if no other content has it."""
+    first: dict[str, EvaluatedFile] = {}
+    for file in files:
+        first.setdefault(file.content, file)
+    names = Counter(file.name for file in first.values())
+    return {content: file.place if names[file.name] > 1 else file.name for content, file in first.items()}
 
 
 def print_across_files(found: Sequence[Mapping[str, Any]]) -> None:

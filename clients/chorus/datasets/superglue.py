@@ -83,8 +83,9 @@ def _record(file: OfficialFile) -> Iterator[Row]:
 
 
 def _for_each_answer(row: Row) -> Iterator[Row]:
+    """One example an answer: that one is trained on, and the others are accepted where it is measured."""
     for answer in row["label"]:
-        yield {**row, "label": answer}
+        yield {**row, "label": [answer, *(other for other in row["label"] if other != answer)]}
 
 
 def _wsc(file: OfficialFile) -> Iterator[Row]:

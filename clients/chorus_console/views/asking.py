@@ -19,7 +19,6 @@ from chorus_console.same import Same, same
 from chorus_console.templates_of import fields_of
 
 MOST_BESIDE = 4
-MOST_ROWS = 200
 _SUGGESTED = 100
 
 Input = str | dict[str, str]
@@ -116,11 +115,6 @@ async def _inputs(visit: Visit) -> tuple[list[Input], bool]:
 def _few(found: list[Input]) -> list[Input]:
     if not found:
         raise HTTPException(400, "The file has no rows.")
-    if len(found) > MOST_ROWS:
-        raise HTTPException(
-            400,
-            f"The file has {len(found):,} rows; up to {MOST_ROWS} are answered here. Make a batch of more.",
-        )
     return found
 
 

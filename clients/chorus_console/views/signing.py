@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from starlette.responses import Response
 
 from chorus import UnauthenticatedError
@@ -24,10 +22,14 @@ async def enter(visit: Visit) -> Response:
     if not (key.isascii() and key.isprintable()) or " " in key or not 0 < len(key) <= 512:
         return _again(visit, to, "A key is one word, such as ck_… Paste the whole of it.")
     try:
-        await visit.client_of(key).me()
+        me = await visit.client_of(key).me()
+        if visit.session is not None:
+            ended, visit.session = visit.session, None
+            await visit.sessions.end(ended)
+        if me.key is not None:  # else none is needed, and whatever was typed is nobody's
+            visit.session = await visit.sessions.open(key, visit.address)
     except UnauthenticatedError:
         return _again(visit, to, "That key is not valid. It may have been revoked, or has expired.")
-    visit.token, visit.lasts = await visit.sessions.open(key, visit.address)
     return visit.open_page("signed_in.html") if dialog else visit.go(to)
 
 
@@ -38,8 +40,8 @@ def _again(visit: Visit, to: str, why: str) -> Response:
 
 
 async def leave(visit: Visit) -> Response:
-    """End the session, here and in the database."""
-    with contextlib.suppress(UnauthenticatedError):
-        await visit.sessions.end(visit.token)
-    visit.token = visit.fresh()
+    """End the session, here and in the database. If that does not answer, it is over here all the same."""
+    ended, visit.session = visit.session, None
+    if ended is not None:
+        await visit.sessions.end(ended)
     return visit.go("/console/sign-in")

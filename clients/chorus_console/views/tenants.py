@@ -67,7 +67,7 @@ async def make(visit: Visit) -> Response:
 def _after(days: str) -> datetime | None:
     if not days:
         return None
-    if not (days.isascii() and days.isdigit() and 0 < int(days) <= _LONGEST_DAYS):
+    if not (days.isascii() and days.isdigit() and len(days) < 9 and 0 < int(days) <= _LONGEST_DAYS):
         raise HTTPException(400, f"Days are a whole number from 1 to {_LONGEST_DAYS:,}.")
     return datetime.now(UTC) + timedelta(days=int(days))
 

@@ -22,6 +22,9 @@ _PAGE = 25
 _STATUSES = ("queued", "preparing", "running", "succeeded", "failed", "cancelled")
 _KNOBS = ("steps", "prompt_length", "batch_size", "evaluate_every_steps")
 _MOST_POINTS = 400
+_MOST_TEMPLATE = 16_384
+_MOST_SHOWN = 400
+"""Characters of a filled template; the page cuts it to fewer."""
 
 
 async def table(visit: Visit) -> Response:
@@ -66,7 +69,7 @@ async def look(visit: Visit) -> Response:
         return await visit.show("tune_data.html", name=file.filename, found=found, file=None)
     stored = await visit.client.files.push(content, name=file.filename)
     return await visit.show(
-        "tune_data.html", name=file.filename, found=found, file=stored.id, sample=json.dumps(found.first),
+        "tune_data.html", name=file.filename, found=found, file=stored.id, sample=json.dumps(found.sample),
         template=found.template, answers=found.answers,
     )  # fmt: skip
 
@@ -74,15 +77,19 @@ async def look(visit: Visit) -> Response:
 async def preview(visit: Visit) -> Response:
     """The first rows as the template makes them, and the answers of the chosen column."""
     template, target = await visit.text("template"), await visit.text("target")
+    if len(template) > _MOST_TEMPLATE:
+        raise HTTPException(
+            400, f"The template has {len(template):,} characters, up to {_MOST_TEMPLATE:,} can be."
+        )
     try:
         first = json.loads(await visit.text("sample", "[]"))
-    except ValueError:
+    except (ValueError, RecursionError):
         first = []
     rows = [row for row in first if isinstance(row, dict)][:5] if isinstance(first, list) else []
     texts = []
     for row in rows:
         fields = {data.field_name(name): str(value) for name, value in row.items()}
-        texts.append((filled(template, fields), str(row.get(target, "–"))))
+        texts.append((filled(template, fields, _MOST_SHOWN), str(row.get(target, "–"))[:_MOST_SHOWN]))
     return await visit.show("tune_preview.html", texts=texts)
 
 

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import datetime
 
 from chorus_server.api.library.resolve import PromptLibrary
 from chorus_server.api.metrics import ApiMetrics
@@ -59,23 +60,24 @@ class Upkeep:
         wait = self._soon
         while True:
             await self._sleep(wait)
-            wait = await self._claim() or await self._work()
+            wait, turn = await self._claim()
+            wait = min(wait, self._interval) or await self._work(turn)
 
-    async def _claim(self) -> float:
-        """Seconds until upkeep is due in any process; 0 if it is, and this process's to do."""
+    async def _claim(self) -> tuple[float, datetime | None]:
+        """Seconds until upkeep is due in any process; 0 if it is, and this process's to do, with its turn."""
         try:
             return await self._library.write(self._library.store.claim_upkeep, self._interval)
         except (StoreError, ChorusError) as error:
             LOG.warning("it is not known whether a collection is due; it is asked again: %s", error)
-            return self._soon
+            return self._soon, None
 
-    async def _work(self) -> float:
+    async def _work(self, turn: datetime | None) -> float:
         """Purge and collect; the seconds to wait then."""
         purged = await self.purge()
         wait = self._interval if await self.collect() and purged else self._soon
         # If this fails, the claim ends by itself.
         with suppress(StoreError, ChorusError):
-            await self._library.write(self._library.store.end_upkeep, wait)
+            await self._library.write(self._library.store.end_upkeep, turn, wait)
         return wait
 
     async def purge(self) -> bool:

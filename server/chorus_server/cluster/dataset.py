@@ -11,17 +11,25 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from chorus_server.cluster.files import AnsweredFile, FileSets, bucket_of, fetch
-from chorus_server.cluster.questions import DatasetEndpoint, RowQuestion
+from chorus_server.cluster.files import SOURCE, AnsweredFile, FileSets, bucket_of, fetch
+from chorus_server.cluster.questions import ROW_CODES, DatasetEndpoint, RowQuestion
 from chorus_server.cluster.rows import RowAnswers
-from chorus_server.errors import ChorusError, InvalidInputError
+from chorus_server.errors import (
+    ChorusError,
+    ConflictError,
+    EngineDeadError,
+    NotReadyError,
+    QuotaExceededError,
+)
 from chorus_server.settings import load_settings
+from prompts_store.errors import StoreError
 
 LOG = logging.getLogger("chorus.cluster")
 
 GROUP_ROWS = 4096
 """Rows of a file that are in memory together; a row group of the answered file."""
 
+_CHANGED = "It was written or removed while it was answered: answer the rest again."
 _SUMMARY = pa.schema({"path": pa.string(), "rows": pa.int64(), "failed": pa.int64(), "error": pa.string()})
 
 
@@ -43,7 +51,7 @@ class FileAnswers:
         """A row for each file: `path`, `rows`, `failed` and `error`, null if it was answered.
 
         Raises:
-            QuotaExceededError, StoreError: as `RowAnswers`, or the target does not answer.
+            QuotaExceededError, StoreError: as `RowAnswers`, or source or target do not answer.
         """
         for path in batch["path"].to_pylist():
             with tempfile.TemporaryDirectory(prefix="chorus-dataset-") as folder:
@@ -52,31 +60,53 @@ class FileAnswers:
     def _answer_file(self, path: str, folder: Path) -> dict[str, Any]:
         before, after = folder / "before.parquet", folder / "after.parquet"
         try:
-            written = fetch(self._source, path, before)
-            rows, failed = self._rewrite(before, after)
-        except (InvalidInputError, OSError, pa.ArrowException) as error:
-            reason = error.message if isinstance(error, ChorusError) else str(error)
-            LOG.warning("the file %s cannot be answered: %s", path, reason)
+            version = fetch(self._source, path, before)
+            rows, failed = self._rewrite(before, after, version)
+            self._check_version(path, version)
+            self._target.put_file(path, after)
+            self._check_version(path, version)  # if it is another by now, the next run sees that too
+        except (QuotaExceededError, NotReadyError, EngineDeadError):
+            raise  # other files would fare no better
+        except (ChorusError, StoreError, OSError, ValueError, pa.ArrowException) as error:
+            if getattr(error, "code", None) == StoreError.default_code:
+                raise
+            # Arrow's words may quote what is in a cell: they are for the result alone.
+            LOG.warning("the file %s cannot be answered: %s", path, type(error).__name__)
+            reason = error.message if isinstance(error, ChorusError | StoreError) else str(error)
             return {"path": path, "rows": 0, "failed": 0, "error": reason[:500]}
-        looked = self._source.look(path)
-        if looked is None or looked[1] != written:
-            reason = "it was written or removed while it was answered: answer the rest again"
-            return {"path": path, "rows": 0, "failed": 0, "error": reason}
-        self._target.put_file(path, after)
         return {"path": path, "rows": rows, "failed": failed, "error": None}
 
-    def _rewrite(self, before: Path, after: Path) -> tuple[int, int]:
-        """Write the rows of a file with their answers: how many they are, and how many have an error."""
+    def _check_version(self, path: str, version: str) -> None:
+        if self._source.version(path) != version:
+            raise ConflictError(_CHANGED)
+
+    def _rewrite(self, before: Path, after: Path, version: str) -> tuple[int, int]:
+        """Write the rows of a file with their answers: how many they are, and how many have an error.
+
+        Raises:
+            ChorusError: a row has an error that is not its own.
+        """
         rows = failed = 0
         with pq.ParquetFile(before) as file:
             schema = self._rows.question.schema(file.schema_arrow)
+            schema = schema.with_metadata({**(schema.metadata or {}), SOURCE: version.encode()})
             with pq.ParquetWriter(after, schema, compression="zstd") as writer:
                 for batch in file.iter_batches(GROUP_ROWS):
                     answered = self._rows(pa.Table.from_batches([batch]))
+                    _check_errors(answered)
                     writer.write_table(answered)
                     rows += len(answered)
                     failed += len(answered) - answered["answer_error"].null_count
         return rows, failed
+
+
+def _check_errors(answered: pa.Table) -> None:
+    """Raise what is no row's own error, such as a task that was deleted: it may be mended, and a file that is
+    there is not answered again."""
+    errors = zip(answered["answer_error"], answered["answer_error_message"], strict=True)
+    for code, message in ((code.as_py(), message.as_py()) for code, message in errors if code.is_valid):
+        if code not in ROW_CODES:
+            raise ChorusError(message, code=code)
 
 
 def answer_files(
@@ -92,9 +122,9 @@ def answer_files(
 ) -> list[AnsweredFile]:
     """Answer every `*.parquet` below `source`, into a file of the same path below `target`.
 
-    A file appears whole or not at all. Those that are there already, and are newer than their source, are
-    skipped: after a crash, the same call does the files that were under way, and the rest. A file that cannot
-    be read has its error in the result, and others go on.
+    A file appears whole or not at all. Those that are there already, and answer their source as it is now,
+    are skipped: after a crash, the same call does the files that were under way, and the rest. A file that
+    cannot be read, or has an error that is not of one row, has it in the result, and others go on.
 
     Args:
         source, target: `s3://BUCKET/PREFIX`, `gs://`, `az://` or `file:///FOLDER`. Buckets are reached with

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from chorus_server.cluster.questions import RowQuestion
 from chorus_server.errors import InvalidInputError
@@ -22,7 +26,12 @@ from prompts_store.errors import InvalidError
 QUESTION = "_question.json"
 """Beside the answered files: what they were asked."""
 
+SOURCE = b"chorus.source"
+"""In the metadata of an answered file: the version of its source."""
+
 _SUFFIX = ".parquet"
+_FOOTER_BYTES = 1 << 16
+_FOOTERS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,43 +90,61 @@ class FileSets:
     def begin(self, settings: Settings, question: RowQuestion) -> tuple[list[str], list[str]]:
         """The paths of the files that are to be answered, and of those that are answered.
 
-        An answered file appears whole or not at all, so one that is newer than its source is complete.
+        An answered file appears whole or not at all, and says which version of its source it answers. If that
+        is the one that is there, it is complete.
 
         Raises:
             InvalidInputError: there are no files, or the target has answers to another question.
             StoreError: the folder or bucket does not answer.
         """
-        found = dict(_files(bucket_of(settings, self.source, "source")))
+        found = _files(bucket_of(settings, self.source, "source"))
         if not found:
             raise InvalidInputError(f"There is no file *{_SUFFIX} in it.", field="source")
         target = bucket_of(settings, self.target, "target")
         _keep_question(target, {"source": self.source, **question.document()})
-        answered = dict(_files(target))
-        done = [path for path, written in found.items() if path in answered and answered[path] > written]
-        return sorted(found.keys() - set(done)), sorted(done)
+        there = sorted(found.keys() & _files(target).keys())
+        with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as threads:
+            answered = zip(there, threads.map(partial(_answered_version, target), there), strict=True)
+            done = [path for path, version in answered if version == found[path]]
+        return sorted(found.keys() - set(done)), done
 
 
-def fetch(bucket: Bucket, path: str, to: Path) -> datetime:
-    """Copy a file to this machine. Returns when it was written.
+def fetch(bucket: Bucket, path: str, to: Path) -> str:
+    """Copy a file to this machine. Returns its version.
 
     Raises:
         FileNotFoundError: it is gone.
-        StoreError: the bucket does not answer, or the file was written meanwhile.
+        ConflictError: it was written meanwhile.
+        StoreError: the bucket does not answer.
     """
-    looked = bucket.look(path)
-    if looked is None:
+    version = bucket.version(path)
+    if version is None:
         raise FileNotFoundError(f"{path} is gone")
     with to.open("wb") as opened:
         opened.writelines(bucket.parts(path, one_version=True))
-    return looked[1]
+    return version
 
 
-def _files(bucket: Bucket) -> Iterator[tuple[str, datetime]]:
-    """Paths of Parquet files, each with the time when it was written; without what others begin with a dot or
-    an underscore to have it left out."""
-    for path, written in bucket.entries(""):
-        if path.endswith(_SUFFIX) and not any(part[0] in "._" for part in path.split("/") if part):
-            yield path, written
+def _files(bucket: Bucket) -> dict[str, str]:
+    """Paths of Parquet files, each with its version; without what others begin with a dot or an underscore to
+    have it left out."""
+    return {
+        path: version
+        for path, version in bucket.versions()
+        if path.endswith(_SUFFIX) and not any(part[0] in "._" for part in path.split("/") if part)
+    }
+
+
+def _answered_version(target: Bucket, path: str) -> str | None:
+    """Which version of its source a file has the answers to; None if it does not say."""
+    try:
+        footer = target.end(path, _FOOTER_BYTES)  # its length and four letters are the last
+        if (size := int.from_bytes(footer[-8:-4], "little") + 8) > _FOOTER_BYTES:
+            footer = target.end(path, size)
+        found: dict[bytes, bytes] = pq.read_metadata(pa.BufferReader(footer)).metadata or {}
+    except (FileNotFoundError, pa.ArrowException):
+        return None
+    return found.get(SOURCE, b"").decode(errors="replace")
 
 
 def _keep_question(target: Bucket, question: Mapping[str, Any]) -> None:

@@ -18,6 +18,9 @@ from chorus_server.settings import Settings
 DatasetEndpoint = Literal["/v1/generate", "/v1/classify"]
 """The routes whose answers have columns."""
 
+ROW_CODES = frozenset({"invalid_input", "input_too_long", "too_large", "output_not_finite"})
+"""Of errors that a row has because of what is in it, whenever it is asked."""
+
 _ROWS_OWN = ("input", "inputs", "requests")
 _FRACTIONS = pa.map_(pa.string(), pa.float64())
 _KIND_COLUMNS: Mapping[DatasetEndpoint, Mapping[str, pa.DataType]] = {
@@ -77,12 +80,20 @@ class RowQuestion:
         """Of rows with their answers.
 
         Raises:
-            InvalidInputError: a column that is asked for is not there, or one of the answers' is.
+            InvalidInputError: a column that is asked for is not there, is there twice or is no text; or one
+                of the answers' is there.
         """
-        for column in [self.input] if isinstance(self.input, str) else self.input.values():
+        for column in self._asked:
             if column not in rows.names:
                 raise InvalidInputError(
                     f"There is no column {column!r}; there are {', '.join(rows.names)[:200]}.", field="input"
+                )
+            if rows.names.count(column) > 1:
+                raise InvalidInputError(f"There are two columns {column!r}: rename one.", field="input")
+            if not _is_text(kind := rows.field(column).type):
+                raise InvalidInputError(
+                    f"The column {column!r} is {kind}, and must be text: cast it to string before.",
+                    field="input",
                 )
         for name, kind in self.columns.items():
             if name in rows.names:
@@ -92,18 +103,10 @@ class RowQuestion:
 
     def bodies(self, rows: pa.Table, settings: Settings) -> Iterator[Any | ChorusError]:
         """The checked body of each row, or why it cannot be asked."""
-        if isinstance(self.input, str):
-            values: Any = rows[self.input].to_pylist()
-        else:
-            columns = [rows[column].to_pylist() for column in self.input.values()]
-            values = (dict(zip(self.input, row, strict=True)) for row in zip(*columns, strict=True))
         of_route = ENDPOINTS[self.endpoint].body
-        for value in values:
-            if empty := self._empty(value):
-                yield InvalidInputError(f"The column {empty!r} is null in this row.", field="input")
-                continue
+        for cells in zip(*(rows[column] for column in self._asked), strict=True):
             try:  # as the bytes that a caller would send
-                content = bytearray(to_json({**self.body, "input": value}))
+                content = bytearray(to_json({**self.body, "input": self._value(cells)}))
                 if len(content) > settings.max_body_bytes:
                     raise TooLargeError(
                         f"With this row a body has {len(content)} bytes, and a request has at most "
@@ -113,11 +116,25 @@ class RowQuestion:
             except (InvalidInputError, TooLargeError) as error:
                 yield error.with_traceback(None)  # which would keep the row
 
-    def _empty(self, value: Any) -> str | None:
-        """The first column that has no value."""
-        if isinstance(self.input, str):
-            return self.input if value is None else None
-        return next((self.input[name] for name, each in value.items() if each is None), None)
+    @property
+    def _asked(self) -> list[str]:
+        """The columns that are read."""
+        return [self.input] if isinstance(self.input, str) else list(self.input.values())
+
+    def _value(self, cells: Sequence[pa.Scalar[Any]]) -> Any:
+        """The `input` that a row's cells are. Raises InvalidInputError."""
+        texts: list[str] = []
+        for column, cell in zip(self._asked, cells, strict=True):
+            try:
+                text = cell.as_py()
+            except UnicodeDecodeError:  # Parquet's writers need not check
+                raise InvalidInputError(
+                    f"The column {column!r} is not valid UTF-8 in this row.", field="input"
+                ) from None
+            if text is None:
+                raise InvalidInputError(f"The column {column!r} is null in this row.", field="input")
+            texts.append(text)
+        return texts[0] if isinstance(self.input, str) else dict(zip(self.input, texts, strict=True))
 
     def answered(self, rows: pa.Table, lines: Sequence[AnsweredLine]) -> pa.Table:
         """The rows with the columns of their answers."""
@@ -138,3 +155,10 @@ class RowQuestion:
             if name in answer:
                 answer[name] = list(answer[name].items())
         return {**answer, **answer["usage"]}
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Whether every value of a column is a text or null."""
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return kind in (pa.string(), pa.large_string(), pa.string_view(), pa.null())

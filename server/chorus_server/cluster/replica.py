@@ -70,13 +70,15 @@ class Replica:
             await serving
 
         self._stack.push_async_callback(end_listening)
-        await self._stack.enter_async_context(upkept(app))
         self._say(f"listening on {url_of(listener)}")
         try:
+            await self._stack.enter_async_context(upkept(app))
             compiled = await asyncio.to_thread(bring_up, app, self._say, self._on_death)
-        except BaseException:
+        except BaseException as error:
             app.services.lifecycle.dead()
             await self._stack.aclose()
+            if isinstance(error, Exception):  # a start that is cancelled may still compile on its thread
+                await asyncio.to_thread(close_app, app)
             raise
         self._started = True
         self._say(f"ready at {url_of(listener)} ({compiled})")

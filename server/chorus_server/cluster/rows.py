@@ -24,10 +24,9 @@ from chorus_server.api.batch.answering import AnsweredLine, BatchLine, answer_li
 from chorus_server.api.batch.work import LINES_AT_ONCE
 from chorus_server.api.http.disconnect import settle
 from chorus_server.api.jobs.attempt import BLOCKS_AT_ONCE
-from chorus_server.api.jobs.patience import PatientCall
 from chorus_server.cluster.host import Host
 from chorus_server.cluster.questions import DatasetEndpoint, RowQuestion
-from chorus_server.errors import InvalidInputError, shutting_down
+from chorus_server.errors import ChorusError, InvalidInputError, shutting_down
 from chorus_server.jobs_wiring import ENDPOINTS
 from chorus_server.settings import load_settings
 from prompts_store.errors import StoreError
@@ -87,6 +86,7 @@ class RowAnswers:
         Raises:
             InvalidInputError: a column is not there, or is there already; or the format is another.
             QuotaExceededError: a limit of the tenant lets nothing through for minutes.
+            ForbiddenError, UnauthenticatedError: the tenant was suspended or deleted.
             StoreError: the store did not answer for a minute.
         """
         if not isinstance(batch, pa.Table):
@@ -119,12 +119,11 @@ class RowAnswers:
                 pass
 
     async def _answer_all(self, host: Host, lines: Sequence[BatchLine]) -> list[AnsweredLine]:
-        call = await host.call(self._name)
         turns = asyncio.Semaphore(BLOCKS_AT_ONCE)
 
         async def answer(block: Sequence[BatchLine]) -> list[AnsweredLine]:
             async with turns:
-                return await self._answer(call, block)
+                return await self._answer(host, block)
 
         starts = range(0, len(lines), LINES_AT_ONCE)
         asked = [asyncio.ensure_future(answer(lines[start : start + LINES_AT_ONCE])) for start in starts]
@@ -133,12 +132,13 @@ class RowAnswers:
         finally:
             await settle(*asked)
 
-    async def _answer(self, call: PatientCall, block: Sequence[BatchLine]) -> list[AnsweredLine]:
+    async def _answer(self, host: Host, block: Sequence[BatchLine]) -> list[AnsweredLine]:
         until = time.monotonic() + STORE_SECONDS
         while True:
             try:
+                call = await host.call(self._name)
                 return await answer_lines(ENDPOINTS[self.question.endpoint], block, call)
-            except StoreError as error:
+            except (ChorusError, StoreError) as error:
                 if error.code != StoreError.default_code or time.monotonic() >= until:
                     raise
             await asyncio.sleep(_STORE_PAUSE_SECONDS)

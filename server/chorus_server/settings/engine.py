@@ -109,5 +109,6 @@ class EngineSettings(SettingsGroup):
     compile_cache_dir: Path | None = Field(
         None,
         description="Folder that keeps compiled programs for later starts, also of other replicas; by "
-        "default `compile_cache` in the data folder.",
+        "default `compile_cache` in the data folder. They are code that the server runs: only root, its user "
+        "and their group may be able to write there.",
     )

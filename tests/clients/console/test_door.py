@@ -20,12 +20,21 @@ from tests.clients.console.test_browser import PAGES as EVERY_PAGE
 
 TASK = "/console/tasks/default/sentiment"
 MOVE = f"{TASK}/move"
-COOKIE = "chorus_console"
 PAGES = [path for path in EVERY_PAGE if "sign-in" not in path]
 
 
 def live(site: Site) -> Any:
     return site.operator.get("/v1/tasks/sentiment").json()["aliases"]["live"]
+
+
+def form_of(page: str) -> dict[str, str]:
+    """The hidden fields of a page that shows a move."""
+    return dict(re.findall(r'type="hidden" name="(alias|version|now|back)" value="([^"]*)"', page))
+
+
+def cookie(site: Site) -> str:
+    """The name of the session's cookie."""
+    return f"chorus_console_{site.url.rpartition(':')[2].strip('/')}"
 
 
 def test_without_a_session_pages_ask_for_a_key_and_come_back(site: Site) -> None:
@@ -40,19 +49,22 @@ def test_the_key_becomes_a_cookie_that_scripts_and_other_sites_do_not_get(site: 
     key = site.key(name="cookie")
     browser = site.browser()
     answer = browser.post("/console/sign-in", {"key": key["key"], "next": TASK})
-    cookie = answer.headers["set-cookie"]
-    assert "HttpOnly" in cookie and "SameSite=strict" in cookie and "Path=/console" in cookie
+    attributes = answer.headers["set-cookie"]
+    assert attributes.startswith(f"{cookie(site)}=cs_")
+    assert "HttpOnly" in attributes and "SameSite=strict" in attributes and "Path=/console" in attributes
     assert answer.status_code == 303 and answer.headers["location"] == TASK
-    assert "Secure" not in cookie
+    assert "Secure" not in attributes
+    assert int(re.findall("Max-Age=([0-9]+)", attributes)[0]) > 2 * 12 * 3600  # longer than the session
     page = browser.get(TASK)
     assert page.status_code == 200
     secret = key["key"].split("_")[2]
     for text in (answer.text, str(answer.headers), page.text, str(page.headers)):
         assert secret not in text
-    assert browser.http.cookies[COOKIE] not in page.text
+    assert browser.http.cookies[cookie(site)] not in page.text
     assert page.headers["content-security-policy"].startswith("default-src 'self';")
     assert page.headers["cache-control"] == "no-store"
-    over_tls = browser.post("/console/sign-in", {"key": key["key"]}, Origin="https://chorus.example")
+    of_a_proxy = {"Origin": "https://chorus.example", "Sec-Fetch-Site": "same-origin"}
+    over_tls = browser.post("/console/sign-in", {"key": key["key"]}, **of_a_proxy)
     assert "Secure" in over_tls.headers["set-cookie"]
 
 
@@ -77,7 +89,7 @@ def test_what_is_no_key_is_refused(site: Site, key: str) -> None:
 def test_a_session_is_good_for_the_console_only(site: Site) -> None:
     """Its token is no key: what comes over the network with it is refused."""
     browser = site.browser(site.key(name="only")["key"])
-    token = browser.http.cookies[COOKIE]
+    token = browser.http.cookies[cookie(site)]
     answer = browser.http.get("/v1/tasks", headers={"authorization": f"Bearer {token}"})
     assert answer.status_code == 401
     assert browser.http.get("/v1/tasks").status_code == 401  # with the cookie, which is sent nowhere else
@@ -97,12 +109,11 @@ def test_a_revoked_key_ends_its_sessions_within_a_second(site: Site) -> None:
 
 def test_signing_out_ends_the_session_for_good(site: Site) -> None:
     browser = site.browser(site.key(name="leaving")["key"])
-    kept = browser.http.cookies[COOKIE]
+    kept = browser.http.cookies[cookie(site)]
     browser.get("/console/tasks")
     assert browser.post("/console/sign-out", {}).status_code == 303
-    assert browser.http.cookies[COOKIE] != kept
-    browser.http.cookies.clear()
-    browser.http.cookies.set(COOKIE, kept, path="/console")
+    assert cookie(site) not in browser.http.cookies
+    browser.http.cookies.set(cookie(site), kept, domain="127.0.0.1", path="/console")
     assert browser.get("/console/tasks").status_code == 303
 
 
@@ -125,12 +136,57 @@ def test_control_with_the_token_the_change_is_made(site: Site) -> None:
     form = {"alias": "live", "version": "1", "now": str(before), "back": ""}
     assert browser.post(MOVE, form).status_code == 303 and live(site) == 1
     stale = browser.post(MOVE, form)  # the page said something else
-    assert stale.status_code == 409 and "moved meanwhile" in stale.text
+    assert stale.status_code == 303 and live(site) == 1  # it is where it was to go
     browser.get(TASK)
-    assert browser.post(MOVE, {"alias": "live", "now": "1", "back": "1"}).status_code == 303
+    form = {"alias": "live", "version": str(before), "now": "1", "back": "1"}
+    assert browser.post(MOVE, form).status_code == 303
     assert live(site) == before
     told = site.operator.get("/v1/audit?limit=500").json()["rows"]
     assert {row["action"] for row in told} >= {"alias.move", "alias.rollback"}
+
+
+def test_a_rollback_goes_where_the_page_says(site: Site) -> None:
+    """From 1, 2, 3, going back twice leads to 2 and to 1; and a page that is out of date moves nothing."""
+    made = site.key("steps", name="steps")
+    browser = site.browser(made["key"])
+    prompt = site.operator.get("/v1/tasks/sentiment/versions/1/artifact?format=safetensors").content
+    with Client(site.url, made["key"]) as client:
+        for number in (1, 2, 3):
+            client.tasks.push("back", prompt, template=f"{number}: {{text}}")
+            client.tasks.promote("back", number)
+        page, back = "/console/tasks/steps/back", "/move?alias=live&back=1"
+        assert "Roll live back to 2…" in browser.get(page).text
+        old = form_of(browser.get(page + back).text)
+        assert browser.post(f"{page}/move", old).status_code == 303
+        assert client.tasks.get("back").aliases == {"live": 2}
+        assert "Roll live back to 1…" in browser.get(page).text
+        assert browser.post(f"{page}/move", old | {"now": "2"}).status_code == 409  # it said: to 2
+        assert "names version 2 now" in browser.post(f"{page}/move", old).text  # it said: from 3
+        assert client.tasks.get("back").aliases == {"live": 2}
+        assert browser.post(f"{page}/move", form_of(browser.get(page + back).text)).status_code == 303
+        assert client.tasks.get("back").aliases == {"live": 1}
+        assert browser.get(page + back).status_code == 409
+        assert "There is nothing to go back to." in browser.get(page).text
+
+
+def test_a_pack_rolls_back_after_its_difference_is_shown(site: Site) -> None:
+    made = site.key(name="packer")
+    browser = site.browser(made["key"])
+    with Client(site.url, made["key"]) as client:
+        client.packs.create("desk", {"mood": "sentiment@1"})
+        client.packs.create("desk", {"mood": "sentiment@2", "tone": "sentiment@1"})
+        assert "Roll live of desk" not in browser.get("/console/packs").text  # live never moved
+        client.packs.promote("desk", 2)
+        assert "Roll live of desk back to 1…" in browser.get("/console/packs").text
+        page = browser.get("/console/packs/default/desk/move?alias=live")
+        for text in ("default/sentiment@1", "default/sentiment@2", "question: tone", "back to version 1"):
+            assert text in page.text
+        form = form_of(page.text)
+        assert browser.post("/console/packs/default/desk/move", form | {"now": "1"}).status_code == 409
+        assert browser.post("/console/packs/default/desk/move", form).status_code == 303
+        assert client.packs.get("desk").aliases == {"live": 1}
+        assert browser.get("/console/packs/default/desk/move").status_code == 409
+        client.packs.delete("desk")
 
 
 def test_another_tenants_pages_are_like_those_of_nobody(site: Site) -> None:
@@ -180,6 +236,110 @@ def test_every_page_names_a_route_a_method_and_a_command_that_are_there(site: Si
             if isinstance(at, click.Group) and (found := at.commands.get(word)) is not None:
                 at = found
         assert not isinstance(at, click.Group) or at.invoke_without_command, command[1]
+
+
+def test_signing_in_again_ends_the_session_before(site: Site) -> None:
+    key = site.key(name="again")["key"]
+    browser = site.browser(key)
+    first = browser.http.cookies[cookie(site)]
+    browser.get("/console/tasks")
+    assert browser.post("/console/sign-in", {"key": key}).status_code == 303
+    assert browser.get("/console/tasks").status_code == 200
+    other = site.browser()
+    other.http.cookies.set(cookie(site), first, domain="127.0.0.1", path="/console")
+    assert other.get("/console/tasks").status_code == 303
+
+
+def test_a_part_of_a_page_without_a_cookie_signs_in_and_goes_on(site: Site) -> None:
+    """As in a browser that dropped its cookies while somebody wrote."""
+    key = site.key(name="dropped")["key"]
+    browser = site.browser(key)
+    browser.get("/console/try")
+    browser.http.cookies.clear()
+    sent = {"task": "default/sentiment", "field.text": "a joyless mess"}
+
+    def post(path: str, form: dict[str, str]) -> Any:
+        answer = browser.http.post(
+            path, data=form, headers={"hx-request": "true", "x-csrf-token": browser.csrf}
+        )
+        if found := re.search('name="csrf" content="([0-9a-f]{64})" hx-swap-oob', answer.text):
+            browser.csrf = found[1]
+        return answer
+
+    dialog = post("/console/try", sent)
+    assert dialog.status_code == 401 and dialog.headers["hx-retarget"] == "#dialog"
+    late = site.browser()  # a poll that was under way without a cookie answers after the signing in
+    answer = late.get("/console/operations", **{"HX-Request": "true"})
+    assert post("/console/sign-in", {"key": key}).status_code == 200
+    for given in answer.headers.get_list("set-cookie"):
+        name, _, value = given.partition(";")[0].partition("=")
+        browser.http.cookies.set(name, value, domain="127.0.0.1", path="/console")
+    done = post("/console/try", sent)
+    assert done.status_code == 200 and "negative" in done.text
+
+
+def test_a_stale_token_is_renewed_with_the_refusal(site: Site) -> None:
+    browser = site.browser(site.key(name="stale")["key"])
+    headers = {"hx-request": "true", "x-csrf-token": "0" * 64}
+    refused = browser.http.post("/console/tune/preview", headers=headers)
+    found = re.search('content="([0-9a-f]{64})" hx-swap-oob', refused.text)
+    assert refused.status_code == 403 and found
+    headers["x-csrf-token"] = found[1]
+    assert browser.http.post("/console/tune/preview", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/console/tune/preview", "/console/tune/data", "/console/try"])
+def test_nothing_is_done_for_nobody(site: Site, path: str) -> None:
+    """What a body would make the server do is not done, whatever is in it."""
+    browser = site.browser()
+    browser.get("/console/sign-in")
+    files = {"file": ("wide.csv", b"a," * (4 << 20))}
+    headers = {"hx-request": "true", "x-csrf-token": browser.csrf}
+    browser.http.headers |= headers
+    assert browser.http.post(path, files=files).status_code == 401
+    signed = site.browser(site.key(name="somebody")["key"])  # the control
+    signed.get("/console/try")
+    signed.http.headers |= {"hx-request": "true", "x-csrf-token": signed.csrf}
+    assert signed.http.post(path, files=files).status_code in (200, 400)
+
+
+def test_without_the_header_only_a_small_form_is_read(site: Site) -> None:
+    browser = site.browser(site.key(name="headless")["key"])
+    browser.get("/console/try")
+    large = browser.post("/console/try", {"task": "default/sentiment", "rows": "x\n" * (40 << 10)})
+    assert large.status_code == 413
+    small = browser.post("/console/try", {"task": "default/sentiment", "rows": "a joyless mess"})
+    assert small.status_code == 200
+
+
+@pytest.mark.parametrize("headers", [{"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "same-site"}])
+def test_a_page_of_another_site_changes_nothing(site: Site, headers: dict[str, str]) -> None:
+    key = site.key(name="foreign")["key"]
+    browser = site.browser(key)
+    browser.get(TASK)
+    form = {"grantee": "elm", "right": "infer"}
+    for path, sent in ((f"{TASK}/share", form), ("/console/sign-in", {"key": key})):
+        answer = browser.post(path, sent, **headers)
+        assert answer.status_code == 403 and answer.json()["error"]["code"] == "foreign_origin"
+    assert browser.post("/console/sign-in", {"key": key}, **{"Sec-Fetch-Site": "same-origin"}).is_redirect
+
+
+def test_odd_input_is_no_defect(site: Site) -> None:
+    browser = site.browser(site.key(name="deep")["key"])
+    assert browser.get("/console/sign-in?next=//[").status_code == 200
+    browser.get("/console/tune/new")
+    headers = {"hx-request": "true", "x-csrf-token": browser.csrf}
+    deep = "[" * 100_000
+    preview = browser.http.post("/console/tune/preview", data={"sample": deep}, headers=headers)
+    assert preview.status_code == 200
+    tried = browser.http.post(
+        "/console/try", data={"task": "default/sentiment", "rows": '{"a": ' + deep}, headers=headers
+    )
+    assert tried.status_code == 400
+    looked = browser.http.post("/console/tune/data", files={"file": ("x.jsonl", deep)}, headers=headers)
+    assert looked.status_code == 200 and "Row 1 is no JSON object" in looked.text
+    made = browser.http.post("/console/tenants/keys", data={"name": "x", "days": "9" * 5000}, headers=headers)
+    assert made.status_code == 400
 
 
 def test_bodies_and_paths_that_nobody_needs(site: Site) -> None:

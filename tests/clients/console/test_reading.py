@@ -6,6 +6,8 @@ import array
 import json
 import math
 import struct
+import tracemalloc
+from typing import Any
 
 import pytest
 from starlette.exceptions import HTTPException
@@ -32,7 +34,7 @@ def test_a_file_is_looked_at_as_a_whole() -> None:
         (b"", "x.csv", "The file has no rows."),
         (b'a,label\n"x,y\n', "x.csv", "Line 2 cannot be read"),
         (b"a\tlabel\nx\ty\nz\t\n", "x.tsv", "Row 2: label is empty."),
-        (b'{"a": 1, "label": "y"}\n[]\n', "x.jsonl", "Row 2 is no JSON object."),
+        (b'{"a": 1, "label": "y"}\n[]\n', "x.jsonl", "Row 2 is no JSON object"),
         (b'{"a": 1, "label": "y"}\n{"a": 2}\n', "x.jsonl", "Row 2 has no label."),
     ],
 )
@@ -65,7 +67,75 @@ def test_pasted_rows_are_recognised() -> None:
 def test_a_template_is_filled_as_the_server_fills_it() -> None:
     template = "{{a}} {a} {b} {a.b} {"
     assert fields_of(template) == ["a", "b"]
-    assert filled(template, {"a": "1"}) == "{a} 1 {b} {a.b} {"
+    assert filled(template, {"a": "1"}, 100) == "{a} 1 {b} {a.b} {"
+
+
+def test_a_filled_template_is_made_no_longer_than_wanted() -> None:
+    """A product of occurrences and lengths is what somebody could fill the memory with."""
+
+    class Long(dict[str, str]):
+        asked = 0
+
+        def get(self, name: str, default: Any = None) -> Any:
+            self.asked += 1
+            return "x" * 1_000_000
+
+    values = Long()
+    assert filled("{a}" * 100_000, values, 400) == "x" * 400 and values.asked == 1
+    for most in range(9):
+        assert filled("ab{a}c{{", {"a": "12"}, most) == "ab12c{"[:most]
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"," * 201 + b"\n", "x.csv"),
+        (b"\t" * 300_000, "x.tsv"),
+        (json.dumps(dict.fromkeys(map(str, range(201)), "")).encode(), "x.jsonl"),
+        (b"a" * 65 + b",label\nx,y\n", "x.csv"),
+    ],
+)
+def test_a_file_that_no_page_can_show_is_refused(content: bytes, name: str) -> None:
+    with pytest.raises(HTTPException, match="columns"):
+        data.look(content, name)
+
+
+def test_what_a_page_sends_back_for_previews_is_short() -> None:
+    found = data.look(b"text,label\n" + (b"x" * 100_000 + b",y\n") * 9, "x.csv")
+    assert found.rows == 9 and len(json.dumps(found.sample)) < 40_000
+    assert data.look(b"text,label\nx,y\nz,w\n", "x.csv").sample == [
+        {"text": "x", "label": "y"}, {"text": "z", "label": "w"}
+    ]  # fmt: skip
+
+
+def test_a_large_file_is_looked_at_in_little_memory() -> None:
+    content = b"a,label\n" + b"1,2\n" * 200_000
+    tracemalloc.start()
+    assert data.look(content, "x.csv").rows == 200_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 * len(content)
+
+
+@pytest.mark.parametrize("name", ["", "x.txt", "x.csv", "x.jsonl"])
+def test_no_more_rows_are_read_than_are_answered(name: str) -> None:
+    line = {"x.jsonl": b'{"a": 1}\n', "x.csv": b"a,b\n"}.get(name, b"one text\n")
+    assert len(rows.read(line * 200, name)) in (199, 200)
+    with pytest.raises(HTTPException, match="200 rows"):
+        rows.read(line * 202, name)
+    tracemalloc.start()
+    with pytest.raises(HTTPException, match="200 rows"):
+        rows.read((content := line * (1_000_000 // len(line))), name)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 * len(content)
+    with pytest.raises(HTTPException, match="1 MiB"):
+        rows.read(b"x" * (1 << 21), name)
+
+
+@pytest.mark.parametrize("deep", ["[" * 100_000, '{"a":' * 100_000, '{"a": ' + "9" * 5000 + "}"])
+def test_a_line_that_no_parser_follows_is_no_object(deep: str) -> None:
+    assert rows.texts_of(deep) is None
 
 
 def test_rows_of_a_prompt_and_how_alike_they_are() -> None:
@@ -91,7 +161,9 @@ def test_quantiles_are_read_from_a_histogram() -> None:
     assert found.most("chorus_tenant_requests_total", "tenant") == [('a"b', 3.0)]
 
 
-@pytest.mark.parametrize("text", ["", "//x", "http://x", "/v1", "/consolex/../..", "javascript:x", "/\\x"])
+@pytest.mark.parametrize(
+    "text", ["", "//x", "//[", "http://x", "/v1", "/consolex/../..", "javascript:x", "/\\x"]
+)
 def test_other_places_are_not_gone_to(text: str) -> None:
     assert own_path(text) == "/console"
 

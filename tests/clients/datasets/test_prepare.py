@@ -16,11 +16,14 @@ import pytest
 from chorus.datasets import DATASETS, Prepared, prepare
 from chorus.datasets.questions import pad_punctuation
 from chorus.errors import InvalidArgumentError
+from chorus_server.tuning.column_metrics import columns_of
 from chorus_server.tuning.data.columns import text_row
 from chorus_server.tuning.data.normalizers import NORMALIZERS
 from chorus_server.tuning.data.readers import read_rows
+from chorus_server.tuning.data.splits import load_split
 from chorus_server.tuning.document.job import JobDocument
 from chorus_server.tuning.document.prompt import PromptDocument
+from chorus_server.tuning.metrics import measure
 from tests.places import FIXTURES, ROOT, SHARED
 
 SAMPLES = FIXTURES / "datasets"
@@ -80,10 +83,35 @@ def test_texts_and_answers_are_those_of_t5(name: str, tmp_path: Path) -> None:
 def test_record_is_trained_on_each_answer_and_evaluated_on_each_query(tmp_path: Path) -> None:
     made = prepared("superglue/record", tmp_path)
     train, dev = EXPECTED["superglue/record"]["train"], EXPECTED["superglue/record"]["val"]
-    assert list(texts(made, "train")) == [(each["inputs"], (each["targets"],)) for each in train]
+    found = list(texts(made, "train"))
+    assert [(text, answers[0]) for text, answers in found] == [
+        (each["inputs"], each["targets"]) for each in train
+    ]
+    assert [sorted(answers) for _, answers in found] == [sorted(set(each["answers"])) for each in train]
     queries = {each["idx/query"]: (each["inputs"], tuple(each["answers"])) for each in dev}
     assert list(texts(made, "dev")) == [*queries.values()] and len(queries) < len(dev)
     assert [row["query_id"] for row in lines(made, "dev")] == [str(query) for query in queries]
+
+
+@pytest.mark.parametrize("name", ["superglue/record", "mrqa", "squad"])
+def test_rows_cut_from_train_accept_every_answer(name: str, tmp_path: Path) -> None:
+    """A validation split is cut from train, and chooses the checkpoint by the set's own metrics."""
+    official = tmp_path / "official"
+    shutil.copytree(source(name), official)
+    if name == "mrqa":
+        (official / "train").mkdir()
+        (official / "BioASQ.jsonl").rename(official / "train" / "BioASQ.jsonl")
+    if name == "squad":
+        shutil.copy(official / "dev-v1.1.json", official / "train-v1.1.json")
+    made = prepare(name, official, tmp_path / "made")
+    (prompt,) = JobDocument.from_json({**document(made), "data": {"train": {"path": "train.jsonl"}}}).prompts
+    train = load_split("train", made.folder / "train.jsonl", prompt)
+    assert not any("another answer" in warning for warning in train.warnings), train.warnings
+    answers = [row.answers for row in train.rows]
+    others = [list(dict.fromkeys(known))[-1] for known in answers]
+    assert others != [known[0] for known in answers], "the control: a row has several answers"
+    measured = measure(prompt.metrics, others, answers, (), columns_of(train.rows))
+    assert measured["mean"] == 1.0
 
 
 def test_trec_has_words_for_its_classes(tmp_path: Path) -> None:
@@ -144,11 +172,12 @@ def test_mrqa_has_a_file_for_each_set_and_trains_on_those_that_are_for_it(tmp_pa
         path.write_bytes(content)
     made = prepare("mrqa", official, tmp_path / "made")
     assert [split.name for split in made.splits] == ["train", "BioASQ", "DROP"]
-    targets = [each["targets"] for each in EXPECTED["mrqa"]["BioASQ"]]
-    assert [row["label"] for row in lines(made, "train")] == targets
-    assert [row["label"] for row in lines(made, "DROP")] == [
-        each["answers"] for each in EXPECTED["mrqa"]["BioASQ"]
-    ]
+    expected = EXPECTED["mrqa"]["BioASQ"]
+    trained = [row["label"] for row in lines(made, "train")]
+    assert [answers[0] for answers in trained] == [each["targets"] for each in expected]
+    for answers, each in zip(trained, expected, strict=True):
+        assert len(answers) == len(set(answers)) and set(answers) == {each["targets"], *each["answers"]}
+    assert [row["label"] for row in lines(made, "DROP")] == [each["answers"] for each in expected]
     assert document(made)["data"] == {"train": "train.jsonl"}
     shutil.rmtree(official / "train")
     made = prepare("mrqa", official, tmp_path / "evaluated")

@@ -1,14 +1,17 @@
 """Backups, between all kinds of databases and places: what is restored is what was there, to the bit."""
 
 import os
+import shutil
+import sqlite3
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import inspect
+from sqlalchemy import Connection, inspect
 
 from prompts_store import PromptStore
 from prompts_store.audit.records import OF_THE_STORE
@@ -247,8 +250,31 @@ def test_what_is_in_the_way_is_told(
     assert (tmp_path / "backup" / ROWS_FILE).stat().st_mode & 0o777 == 0o600
 
 
-def test_every_table_is_copied(tmp_path: Path, opened: Open) -> None:
-    """Also one that somebody adds: the copy goes by what the code knows of the tables."""
+def test_sessions_are_neither_backed_up_nor_restored(
+    tmp_path: Path, opened: Open, target: Callable[[str], BlobAddress], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who signed out after the backup stays out, also with a backup that an earlier Chorus made."""
+    store, address, digest = opened(tmp_path / "old", "sqlite"), target("folder"), "ab" * 32
+    over = datetime.now(UTC) + timedelta(hours=1)
+    store.open_session("acme", digest, public=None, seal=digest, expires_at=over)
+
+    def kept() -> int:
+        with closing(sqlite3.connect(tmp_path / "backup" / ROWS_FILE)) as rows:
+            return int(rows.execute("SELECT count(*) FROM sessions").fetchone()[0])
+
+    store.backup(address)
+    assert kept() == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(backups, "_kept_tables", backups._content_tables)
+        store.backup(address)
+    assert kept() == 1, "control"
+    restored = opened(tmp_path / "new", "sqlite")
+    restored.restore(address)
+    assert restored.find_session(digest) is None and store.find_session(digest) is not None
+
+
+def test_every_table_is_known(tmp_path: Path, opened: Open) -> None:
+    """Also one that somebody adds: what is copied goes by what the code knows of the tables."""
     with opened(tmp_path, "sqlite")._database.read(EVERY_TENANT) as connection:
         there = set(inspect(connection).get_table_names()) - {"alembic_version"}
     assert there == {table.name for table in backups.metadata.sorted_tables}
@@ -283,3 +309,42 @@ def test_what_is_on_its_way_is_in_the_data_folder_and_does_not_stay(
     assert list(scratch.iterdir()) == [fresh], "what a killed process left goes after a day"
     with pytest.raises(FileNotFoundError):  # the control
         PromptStore.in_memory().backup(BlobAddress(f"file://{tmp_path}/other"))
+
+
+def test_a_backup_that_takes_days_is_left_alone(
+    disk_store: PromptStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one begins meanwhile, and removes only what nobody works on."""
+    named, begun = backups._named, []
+
+    def slow(connection: Connection) -> object:
+        (own,) = (tmp_path / "data" / backups.SCRATCH).iterdir()
+        os.utime(own, (0, 0))
+        with monkeypatch.context() as patch:
+            patch.setattr(backups, "_named", named)
+            disk_store.backup(BlobAddress(f"file://{tmp_path}/other"))
+        begun.append(own.exists())
+        return named(connection)
+
+    monkeypatch.setattr(backups, "_named", slow)
+    disk_store.backup(BlobAddress(f"file://{tmp_path}/backup"))
+    assert begun == [True, True]
+
+
+def test_what_another_process_removes_fails_no_backup(
+    disk_store: PromptStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "data" / backups.SCRATCH
+    gone = scratch / "chorus-backup-gone"
+    gone.mkdir(parents=True)
+    entries = Path.iterdir
+
+    def raced(self: Path) -> Iterator[Path]:
+        found = list(entries(self))
+        if self == scratch:
+            shutil.rmtree(gone, ignore_errors=True)
+        return iter(found)
+
+    monkeypatch.setattr(Path, "iterdir", raced)
+    disk_store.backup(BlobAddress(f"file://{tmp_path}/backup"))
+    assert list(entries(scratch)) == []

@@ -7,11 +7,15 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from prompts_store import PromptStore
+from prompts_store.database import EVERY_TENANT
+from prompts_store.database.tables import store_identity
 from prompts_store.testing import FakeClock
 from tests.faults.store_kill_child import opened, put_elsewhere
 from tests.places import IMPORTS, python_module
@@ -37,6 +41,12 @@ class Keepers:
             process.stdin.write("now\n")
             process.stdin.flush()
         return Counter(process.stdout.readline().strip() for process in self._processes if process.stdout)
+
+
+def set_due(store: PromptStore, moment: datetime | None) -> None:
+    """Say when upkeep is due, whoever has the turn."""
+    with store._database.write(EVERY_TENANT) as connection:
+        connection.execute(update(store_identity).values(upkeep_due_at=moment))
 
 
 @contextmanager
@@ -66,18 +76,41 @@ def test_one_of_four_collects_each_time_that_it_is_due(place: Path) -> None:
         for _ in range(ROUNDS):
             assert all_of_them.asked() == {"collected": 1, "waits": PROCESSES - 1}
             assert all_of_them.asked() == {"waits": PROCESSES}
-            store.end_upkeep(0)  # as if an hour were over
+            set_due(store, None)  # as if an hour were over
 
 
 def test_one_that_was_taken_waits_as_long_as_it_says(store: PromptStore, clock: FakeClock) -> None:
     store.collect(grace_seconds=0)  # it has an id from now on, in memory too
-    assert store.claim_upkeep(60) == 0 and store.claim_upkeep(60) == 60
+    assert store.claim_upkeep(60)[0] == 0 and store.claim_upkeep(60) == (60, None)
     clock.advance(59)
-    assert store.claim_upkeep(60) == 1
+    assert store.claim_upkeep(60) == (1, None)
     clock.advance(1)
-    assert store.claim_upkeep(60) == 0
-    store.end_upkeep(5)
-    assert store.claim_upkeep(60) == 5
+    wait, turn = store.claim_upkeep(60)
+    assert wait == 0
+    store.end_upkeep(turn, 5)
+    assert store.claim_upkeep(60) == (5, None)
+
+
+@pytest.mark.parametrize("ahead", [121.0, 10 * 365 * 86_400.0])
+def test_a_clock_that_was_wrong_holds_nobody_up(store: PromptStore, clock: FakeClock, ahead: float) -> None:
+    """Nor does a process with a longer interval; clocks that differ a little do not make two collect."""
+    store.collect(grace_seconds=0)
+    set_due(store, clock() + timedelta(seconds=120))
+    assert store.claim_upkeep(60) == (120, None), "control"
+    set_due(store, clock() + timedelta(seconds=ahead))
+    assert store.claim_upkeep(60)[0] == 0 and store.claim_upkeep(60) == (60, None)
+
+
+def test_who_took_too_long_does_not_end_anothers_turn(store: PromptStore, clock: FakeClock) -> None:
+    store.collect(grace_seconds=0)
+    _, slow = store.claim_upkeep(60)
+    clock.advance(61)
+    wait, turn = store.claim_upkeep(60)
+    assert wait == 0
+    store.end_upkeep(slow, 5)
+    assert store.claim_upkeep(60) == (60, None)
+    store.end_upkeep(turn, 5)
+    assert store.claim_upkeep(60) == (5, None), "control"
 
 
 def test_control_without_turns_each_collects(place: Path) -> None:

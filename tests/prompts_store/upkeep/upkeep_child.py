@@ -23,9 +23,10 @@ def main() -> None:
         sys.stdout.write("open\n")
         sys.stdout.flush()
         for _ in sys.stdin:
-            if how == ["apart"] or not store.claim_upkeep(INTERVAL_SECONDS):
+            wait, turn = store.claim_upkeep(INTERVAL_SECONDS)
+            if how == ["apart"] or not wait:
                 store.collect(grace_seconds=0)
-                store.end_upkeep(INTERVAL_SECONDS)
+                store.end_upkeep(turn, INTERVAL_SECONDS)
                 sys.stdout.write("collected\n")
             else:
                 sys.stdout.write("waits\n")

@@ -272,7 +272,7 @@ def test_of_two_servers_one_collects_and_whoever_asks_first_is_next(
 def test_a_server_that_died_at_work_holds_nobody_up_for_longer_than_an_interval(
     shared: list[PromptLibrary], metrics: Metrics, clock: FakeClock
 ) -> None:
-    assert shared[0].store.claim_upkeep(HOUR) == 0  # and nothing more is heard of it
+    assert shared[0].store.claim_upkeep(HOUR)[0] == 0  # and nothing more is heard of it
 
     async def scenario() -> None:
         ticks = Ticks(clock)
@@ -286,6 +286,23 @@ def test_a_server_that_died_at_work_holds_nobody_up_for_longer_than_an_interval(
     asyncio.run(scenario())
 
 
+def test_it_sleeps_no_longer_than_its_own_interval(
+    shared: list[PromptLibrary], metrics: Metrics, clock: FakeClock
+) -> None:
+    """However long the one that collected last waits."""
+    assert shared[0].store.claim_upkeep(1.5 * HOUR)[0] == 0
+
+    async def scenario() -> None:
+        ticks = Ticks(clock)
+        job = asyncio.ensure_future(Upkeep(shared[1], metrics.api, HOUR, 0.0, ticks.sleep).run())
+        await ticks.asked()
+        assert await ticks.next() == HOUR
+        assert await ticks.next() == HOUR / 2 - SOON_SECONDS
+        await settle(job)
+
+    asyncio.run(scenario())
+
+
 def test_while_the_database_is_away_it_is_asked_again_soon(
     library: PromptLibrary,
     metrics: Metrics,
@@ -293,7 +310,7 @@ def test_while_the_database_is_away_it_is_asked_again_soon(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def away(seconds: float) -> float:
+    def away(seconds: float) -> tuple[float, None]:
         raise StoreError("the database is away")
 
     async def scenario() -> None:

@@ -6,9 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from chorus_server.cluster.files import QUESTION, FileSets
+from chorus_server.cluster.files import QUESTION, SOURCE, FileSets, bucket_of
 from chorus_server.cluster.questions import RowQuestion
 from chorus_server.errors import InvalidInputError
 from chorus_server.settings import Settings
@@ -28,13 +30,34 @@ def begin(sets: FileSets, question: RowQuestion = ASKED, **settings: Any) -> tup
     return sets.begin(Settings(**settings), question)
 
 
-def test_a_file_is_done_once_it_is_in_the_target_and_newer(sets: FileSets, tmp_path: Path) -> None:
-    assert begin(sets) == (["a/c.parquet", "b.parquet"], [])
-    (tmp_path / "out" / "b.parquet").write_bytes(b"answers")
+def answer(sets: FileSets, name: str, rows: int = 1) -> None:
+    """Put a file that answers its source as it is now."""
+    version = bucket_of(Settings(), sets.source, "source").version(name)
+    table = pa.table({"n": range(rows)}).replace_schema_metadata({SOURCE: version})
+    with pq.ParquetWriter(Path(sets.target.removeprefix("file://")) / name, table.schema) as writer:
+        writer.write_table(table, row_group_size=1)
+
+
+def test_a_file_is_done_once_it_answers_its_source_as_it_is(sets: FileSets, tmp_path: Path) -> None:
+    todo = ["a/c.parquet", "b.parquet"]
+    source, target = tmp_path / "in" / "b.parquet", tmp_path / "out" / "b.parquet"
+    assert begin(sets) == (todo, [])
+    for content in (b"", b"no Parquet", b"PAR1" * 9):  # and newer than its source
+        target.write_bytes(content)
+        assert begin(sets) == (todo, [])
+    for rows in (1, 1000):  # whose footer is more than what is read at first
+        answer(sets, "b.parquet", rows)
+        assert begin(sets) == (["a/c.parquet"], ["b.parquet"])
+    other = tmp_path / "other"
+    other.write_bytes(b"ROWS")
+    os.utime(other, (1, 1))
+    other.replace(source)  # older than its answers, as after mv, cp -p or rsync
+    assert begin(sets) == (todo, [])
+    answer(sets, "b.parquet")
     assert begin(sets) == (["a/c.parquet"], ["b.parquet"])
-    seconds = (tmp_path / "out" / "b.parquet").stat().st_mtime + 1
-    os.utime(tmp_path / "in" / "b.parquet", (seconds, seconds))  # the source was written again
-    assert begin(sets) == (["a/c.parquet", "b.parquet"], [])
+    source.write_bytes(b"rows")
+    os.utime(source, (2, 2))
+    assert begin(sets) == (todo, [])
 
 
 def test_a_target_has_answers_to_one_question(sets: FileSets, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pydantic_core import to_json
@@ -57,14 +58,32 @@ def test_fields_of_a_template_come_from_columns_of_other_names() -> None:
     assert isinstance(null, ChorusError) and "'b' is null" in null.message
 
 
-def test_a_column_that_is_no_text_is_an_error_in_each_row() -> None:
-    (error,) = CLASSIFY.bodies(pa.table({"text": [7]}), SETTINGS)
-    assert isinstance(error, InvalidInputError) and error.field is not None
-    assert error.field.startswith("input")
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())]
+)
+def test_a_row_that_is_no_text_is_an_error_of_its_own(kind: pa.DataType) -> None:
+    offsets, content = pa.py_buffer(np.array([0, 4, 6, 6], np.int32)), pa.py_buffer(b"good\xff\xfe")
+    broken = pa.Array.from_buffers(pa.string(), 3, [None, offsets, content])
+    column = broken.dictionary_encode() if pa.types.is_dictionary(kind) else broken.cast(kind)
+    rows = pa.table({"text": column})
+    CLASSIFY.schema(rows.schema)
+    good, bad, empty = CLASSIFY.bodies(rows, SETTINGS)
+    assert good.input == b"good" and empty.input == b""
+    assert isinstance(bad, InvalidInputError) and bad.field == "input" and "UTF-8" in bad.message
 
 
 @pytest.mark.parametrize(
-    ("names", "field"), [(["texts"], "input"), (["text", "answer_label"], "answer_label")]
+    "kind", [pa.int64(), pa.binary(), pa.timestamp("us"), pa.decimal128(9, 2), pa.list_(pa.string())]
+)
+def test_a_column_of_another_type_is_refused(kind: pa.DataType) -> None:
+    with pytest.raises(InvalidInputError, match="must be text") as caught:
+        CLASSIFY.schema(pa.schema([("text", kind)]))
+    assert caught.value.field == "input"
+
+
+@pytest.mark.parametrize(
+    ("names", "field"),
+    [(["texts"], "input"), (["text", "text"], "input"), (["text", "answer_label"], "answer_label")],
 )
 def test_columns_that_do_not_fit_are_named(names: list[str], field: str) -> None:
     with pytest.raises(InvalidInputError) as caught:

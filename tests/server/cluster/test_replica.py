@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import pytest
 
 from chorus_server.app import close_app
+from chorus_server.changes.reader import ChangeReader
+from chorus_server.cluster import replica
 from chorus_server.cluster.ray_serve import application
 from chorus_server.cluster.replica import Replica, build_app_behind, listen_after
 from chorus_server.errors import EngineDeadError, InvalidInputError
 from chorus_server.settings import Settings
+from prompts_store.errors import StoreError
 from tests.end_to_end.served import free_port
 
 
@@ -46,6 +50,27 @@ def test_only_a_dead_engine_fails_the_check(tmp_path: Path) -> None:
         replica.check()
     assert replica.load() == {}
     close_app(replica._app)
+
+
+def test_a_start_that_fails_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(_: Any) -> None:
+        raise StoreError("away")
+
+    closed: list[Any] = []
+    monkeypatch.setattr(replica, "close_app", lambda app: closed.append(app) or close_app(app))
+    monkeypatch.setattr(ChangeReader, "read", away)
+    port = free_port()
+
+    async def start() -> None:
+        made = Replica(Settings(model="embedded", data_dir=tmp_path, http_port=port), "127.0.0.1", print)
+        with pytest.raises(StoreError):
+            await made.start()
+        listener = listen_after("127.0.0.1", port)
+        assert listener.getsockname()[1] == port + 1, "nobody listens there any more"
+        listener.close()
+        assert closed == [made._app]
+
+    asyncio.run(start())
 
 
 def test_each_replica_takes_the_next_free_port() -> None:

@@ -2,53 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from chorus_server.api.http.errors import StoreAnswerError
 from chorus_server.cluster import rows
-from chorus_server.cluster.host import Host
 from chorus_server.cluster.rows import RowAnswers
-from chorus_server.errors import ChorusError, InvalidInputError, NotReadyError
-from chorus_server.model.vocabulary import Vocabulary
-from chorus_server.settings import Settings
+from chorus_server.errors import ChorusError, ForbiddenError, InvalidInputError, NotReadyError
 from prompts_store.errors import StoreError
-from tests.server.api.api_harness import ApiServer, train_vocabulary
+from tests.server.api.api_harness import ApiServer
 
 TEXTS = ["good film", None, "bad movie", "word " * 500]
 
 
-@pytest.fixture(scope="module")
-def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
-    return Vocabulary.load(train_vocabulary(tmp_path_factory.mktemp("vocabulary")), extra_ids=4)
-
-
 @pytest.fixture
-def server(tmp_path: Path, vocabulary: Vocabulary) -> Iterator[ApiServer]:
-    with ApiServer(tmp_path, vocabulary) as made:
-        made.push("sentiment")
-        yield made
-
-
-@pytest.fixture
-def answers(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RowAnswers]:
+def answers(beside: ApiServer) -> Callable[..., RowAnswers]:
     """Makes `RowAnswers` whose process is the server's."""
 
-    class Beside(Host):
-        def __init__(self, settings: Settings) -> None:
-            assert server.loop is not None
-            self.services, self._loop = server.services, server.loop
-
-        def close(self) -> None:
-            """The server goes on."""
-
-    monkeypatch.setattr(rows, "Host", Beside)
-
     def make(endpoint: Any = "/v1/generate", task: str = "sentiment", **body: Any) -> RowAnswers:
-        return RowAnswers(endpoint, {"task": task, **body}, "text", {"data_dir": server.settings.data_dir})
+        return RowAnswers(endpoint, {"task": task, **body}, "text", {"data_dir": beside.settings.data_dir})
 
     return make
 
@@ -105,7 +80,7 @@ def test_rows_wait_for_a_store_that_does_not_answer(
         nonlocal asked
         asked += 1
         if asked < 3:
-            raise StoreError("away")
+            raise StoreError("away") if asked == 1 else StoreAnswerError(StoreError("away"))
         return await honest(*arguments)
 
     monkeypatch.setattr(rows, "answer_lines", away)
@@ -113,8 +88,34 @@ def test_rows_wait_for_a_store_that_does_not_answer(
     monkeypatch.setattr(rows, "STORE_SECONDS", patience)
     made, table = answers(), pa.table({"text": ["good film"]})
     if not patience:
-        with pytest.raises(StoreError):
+        with pytest.raises((StoreError, StoreAnswerError)):
             made(table)
         return
     (row,) = made(table).to_pylist()
     assert (row["answer_error"], asked) == (None, 3)
+
+
+def test_a_tenant_that_is_suspended_is_noticed_within_a_batch(
+    server: ApiServer, answers: Callable[..., RowAnswers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second block is asked as long as nobody is."""
+    monkeypatch.setattr(rows, "BLOCKS_AT_ONCE", 1)
+    honest, suspend, blocks = rows.answer_lines, False, 0
+
+    async def and_then_suspended(*arguments: Any) -> Any:
+        nonlocal blocks
+        blocks += 1
+        answered = await honest(*arguments)
+        if suspend:
+            services = server.services
+            await services.library.write(services.library.store.suspend_tenant, "default")
+            await services.changes.read()
+        return answered
+
+    monkeypatch.setattr(rows, "answer_lines", and_then_suspended)
+    table, made = pa.table({"text": ["good film"] * (rows.LINES_AT_ONCE + 1)}), answers()
+    assert made(table)["answer_error"].null_count == len(table) and blocks == 2
+    suspend = True
+    with pytest.raises(ForbiddenError):
+        made(table)
+    assert blocks == 3

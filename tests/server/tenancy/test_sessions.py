@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from chorus_server.errors import UnauthenticatedError
+from chorus_server.errors import QuotaExceededError, UnauthenticatedError
 from chorus_server.tenancy.keys import KeyRing
 from chorus_server.tenancy.principal import ALL_SCOPES, Principal, Scope
 from chorus_server.tenancy.sessions import Sessions
+from prompts_store.errors import StoreError
 from tests.server.tenancy.house import FILE_KEY, HERE, House, run
 
 FILE = {FILE_KEY: Principal("default", "operator", ALL_SCOPES)}
@@ -30,15 +31,14 @@ def of(house: House) -> Sessions:
     async def save(function, *args, **kwargs):  # type: ignore[no-untyped-def]
         return function(*args, **kwargs)
 
-    return Sessions(house.store, house.callers, house.ask, save, lambda: house.now)
+    return Sessions(house.store, house.callers, house.ask, save, lambda: house.now, house.clock)
 
 
 def test_a_session_is_its_key_until_that_is_revoked(filed: House) -> None:
     async def scenario() -> None:
         id, header = filed.key("default", "web", scopes=["infer", "tune"], tasks=["s*"])
         sessions = of(filed)
-        token, seconds = await sessions.open(header.removeprefix("Bearer "), HERE)
-        assert seconds == 12 * 3600
+        token = await sessions.open(header.removeprefix("Bearer "), HERE)
         caller = await sessions.authorise(token, Scope.TUNE, HERE)
         assert caller == await filed.who(header, Scope.TUNE)
         assert caller.key == id and caller.tasks == ("s*",)
@@ -54,7 +54,7 @@ def test_a_session_is_its_key_until_that_is_revoked(filed: House) -> None:
 def test_a_key_from_a_file_has_sessions_until_the_file_has_another(filed: House) -> None:
     async def scenario() -> None:
         sessions = of(filed)
-        token, _ = await sessions.open(FILE_KEY, HERE)
+        token = await sessions.open(FILE_KEY, HERE)
         assert (await sessions.authorise(token, Scope.OPERATOR, HERE)).name == "operator"
         other = {"p" * 32: Principal("default", "operator", ALL_SCOPES)}
         filed.callers.ring = KeyRing(other, filed.callers.ring.anonymous)
@@ -67,14 +67,14 @@ def test_a_key_from_a_file_has_sessions_until_the_file_has_another(filed: House)
 def test_a_session_ends_when_its_time_or_its_owner_says_so(filed: House) -> None:
     async def scenario() -> None:
         sessions = of(filed)
-        first, _ = await sessions.open(FILE_KEY, HERE)
-        second, _ = await sessions.open(FILE_KEY, HERE)
+        first = await sessions.open(FILE_KEY, HERE)
+        second = await sessions.open(FILE_KEY, HERE)
+        assert await sessions.authorise(first, None, HERE)
         await sessions.end(first)
         with pytest.raises(UnauthenticatedError):
             await sessions.authorise(first, None, HERE)
         assert await sessions.authorise(second, None, HERE)
-        now = filed.now
-        filed.store._clock = lambda: now + timedelta(hours=12, seconds=1)
+        filed.now += timedelta(hours=12, seconds=1)  # whatever is remembered
         with pytest.raises(UnauthenticatedError):
             await sessions.authorise(second, None, HERE)
 
@@ -99,11 +99,76 @@ def test_a_key_that_is_not_good_opens_no_session(filed: House) -> None:
     run(scenario)
 
 
+def test_a_server_without_keys_opens_no_session(tmp_path: Path) -> None:
+    house = House(tmp_path, keyless=True)
+
+    async def scenario() -> None:
+        assert (await house.who("Bearer whatever")).keyless
+        with pytest.raises(UnauthenticatedError):
+            await of(house).open("whatever", HERE)
+
+    run(scenario)
+    house.store.close()
+
+
+def test_a_session_is_looked_up_once_a_second_and_ends_in_every_process(filed: House) -> None:
+    async def scenario() -> None:
+        here, elsewhere = of(filed), of(filed)
+        token = await here.open(FILE_KEY, HERE)
+        await here.authorise(token, None, HERE)
+        before = filed.asked
+        for _ in range(50):
+            await here.authorise(token, None, HERE)
+        assert filed.asked == before
+        await elsewhere.end(token)
+        filed.clock.now += 1.0
+        with pytest.raises(UnauthenticatedError):
+            await here.authorise(token, None, HERE)
+
+    run(scenario)
+
+
+def test_sessions_live_on_while_the_store_is_silent_as_keys_do(filed: House) -> None:
+    async def scenario() -> None:
+        sessions = of(filed)
+        token, other = [await sessions.open(FILE_KEY, HERE) for _ in range(2)]
+        assert await sessions.authorise(token, None, HERE)
+        filed.clock.now += 5.0
+        filed.fails = True
+        assert await sessions.authorise(token, None, HERE)
+        with pytest.raises(StoreError):  # the control: of this one nothing is known
+            await sessions.authorise(other, None, HERE)
+
+    run(scenario)
+
+
+def test_tokens_cannot_be_guessed_at_leisure(filed: House) -> None:
+    async def scenario() -> None:
+        sessions = of(filed)
+        mine = await sessions.open(FILE_KEY, HERE)
+        assert await sessions.authorise(mine, None, HERE)
+        before, refused = filed.asked, 0
+        for number in range(200):
+            try:
+                await sessions.authorise(f"cs_{number:043d}", None, HERE)
+            except QuotaExceededError:
+                refused += 1
+            except UnauthenticatedError:
+                pass
+        assert filed.asked - before == 10 and refused == 190
+        with pytest.raises(UnauthenticatedError):  # known to be nobody's: no guess any more
+            await sessions.authorise(f"cs_{0:043d}", None, HERE)
+        filed.clock.now += 1.0
+        assert await sessions.authorise(mine, None, HERE)
+
+    run(scenario)
+
+
 def test_nothing_in_the_database_is_a_token_or_a_key(filed: House, tmp_path: Path) -> None:
     tokens = []
 
     async def scenario() -> None:
-        tokens.append((await of(filed).open(FILE_KEY, HERE))[0].encode())
+        tokens.append((await of(filed).open(FILE_KEY, HERE)).encode())
 
     run(scenario)
     stored = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())

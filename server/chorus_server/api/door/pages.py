@@ -31,6 +31,11 @@ def refuse_pages(request: Request, services: Services, caller: Principal) -> Non
         for a change.
     """
     refuse_host(request.headers.getlist("host"), services, caller)
+    refuse_foreign(request)
+
+
+def refuse_foreign(request: Request) -> None:
+    """Raise ForbiddenError `foreign_origin` where a page of another origin asks for a change."""
     if request.method not in _HARMLESS and _is_foreign(request):
         raise ForbiddenError(
             "A web page of another site asked for a change: only programs and pages of this server may do "

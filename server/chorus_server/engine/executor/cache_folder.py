@@ -10,6 +10,7 @@ import hashlib
 import os
 import platform
 import re
+import stat
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -39,6 +40,16 @@ def programs_folder(parent: Path, matrix_dtype: str, tell: Callable[[str], None]
     if others and not folder.is_dir():
         tell(f"compiling anew: {parent} has programs of {', '.join(others)}, and this is {name}")
     return folder
+
+
+def distrusted(found: os.stat_result) -> str | None:
+    """Why a folder's or a file's programs must not be run: everybody may write to it, or its owner is neither
+    this user nor root. None if they may. The members of its group are trusted."""
+    if found.st_mode & stat.S_IWOTH:
+        return "everybody may write to it"
+    if found.st_uid not in (0, os.geteuid()):
+        return f"it belongs to user {found.st_uid}, and this is {os.geteuid()}"
+    return None
 
 
 def cache_name(matrix_dtype: str) -> str:

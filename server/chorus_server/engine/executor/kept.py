@@ -7,7 +7,8 @@ traced and lowered, which takes longer than reading it. Here the question is ask
             shapes of its arguments and results )
 
 An entry is one file, written beside its place and then renamed, with a checksum in front. What is damaged
-counts as missing. The folder must be as trusted as JAX's: both hold machine code that is run.
+counts as missing, and so does what somebody else may have written: both JAX's entries and these hold machine
+code that is run.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from jax.experimental import serialize_executable
 
 import chorus_server.engine
 import chorus_server.model
-from chorus_server.engine.executor.cache_folder import cores
+from chorus_server.engine.executor.cache_folder import cores, distrusted
 from chorus_server.engine.executor.programs import Program
 from chorus_server.engine.executor.sole_maker import sole_maker
 from chorus_server.model.matrix_types import processor_flags
@@ -48,8 +49,9 @@ _WRITING_SECONDS = 3600
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 _VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
-_PLACES_ONLY = ("jax_compilation_cache_dir", "jax_platforms")
-"""Settings of JAX that say where something is, not what a program is; the device names its platform."""
+_ELSEWHERE = ("jax_compilation_cache_", "jax_persistent_cache_", "jax_platforms")
+"""How JAX's settings begin that do not say what a program is: those of its own cache, which differ where the
+folder is read-only; and the platform, which the device names."""
 
 _FAST = 1
 """zlib's level: machine code shrinks to a third, and reading it back is what must be quick."""
@@ -60,8 +62,13 @@ class KeptPrograms:
 
     Args:
         folder: created if it does not exist.
-        tell: called with a sentence about an entry that cannot be used, and once if none can be written.
+        tell: called with a sentence about an entry that cannot be used, and once if none can be written or
+            the folder is not trusted.
         code: digest of everything that programs are made from.
+
+    Attributes:
+        trusted: whether nobody but this user, root and the folder's group can have written there; else
+            nothing is read or written.
     """
 
     def __init__(self, folder: Path, tell: Callable[[str], None] = lambda line: None, code: str = "") -> None:
@@ -70,6 +77,7 @@ class KeptPrograms:
         self._around = f"{code or code_digest()}\n{_surroundings()}"
         self._lock = threading.Lock()
         self._found = 0
+        self.trusted = self._is_trusted()
         self._told = self._swept = False
 
     @property
@@ -77,14 +85,31 @@ class KeptPrograms:
         """How many programs came from the folder so far."""
         return self._found
 
+    def _is_trusted(self) -> bool:
+        try:
+            reason = distrusted(self.folder.stat())
+        except OSError:  # it is not there yet
+            return True
+        if reason is not None:
+            self._tell(
+                f"compiling anew: {self.folder} is not used, because {reason}; remove it, or make it this "
+                "user's or root's, with no write permission for others"
+            )
+        return reason is None
+
     def load(self, program: Program) -> Any | None:
         """The executable of a program; None if it is not kept, or damaged."""
         path = self._path(program)
         if path is None:
             return None
         try:
-            content = path.read_bytes()
+            with path.open("rb") as file:
+                reason = distrusted(os.fstat(file.fileno()))
+                content = b"" if reason else file.read()
         except OSError:
+            return None
+        if reason is not None:
+            self._tell(f"compiling {program.name} anew: {path} is not used, because {reason}")
             return None
         try:
             executable = _restored(content, program)
@@ -143,7 +168,7 @@ class KeptPrograms:
             yield
 
     def _path(self, program: Program) -> Path | None:
-        described = description(program)
+        described = description(program) if self.trusted else None
         if described is None:
             return None
         key = hashlib.sha256(f"{self._around}\n{described}".encode()).hexdigest()
@@ -186,7 +211,7 @@ def _surroundings() -> str:
         platform.machine(),
         *(f"{name} {version(name)}" for name in _PACKAGES),
         *(f"{name}={os.environ.get(name)}" for name in _VARIABLES),
-        *(f"{name}={value}" for name, value in sorted(values.items()) if name not in _PLACES_ONLY),
+        *(f"{name}={value}" for name, value in sorted(values.items()) if not name.startswith(_ELSEWHERE)),
         (device.platform, device.device_kind, device.client.platform_version),
         (len(jax.devices()), cores()),
         sorted(processor_flags()),

@@ -178,16 +178,16 @@ def _same_answer(
 
 def _duplicates(name: str, rows: Sequence[TextRow]) -> tuple[str, ...]:
     first: dict[tuple[str, str], int] = {}
-    answers: dict[str, str] = {}
+    accepted: dict[str, tuple[str, ...]] = {}
     copies, contradictions = [], []
     for row in rows:
         key = (row.text, row.answers[0])
         if key in first:
             copies.append(row.row)
-        elif row.text in answers:
+        elif row.answers[0] not in accepted.get(row.text, row.answers):
             contradictions.append(row.row)
         first.setdefault(key, row.row)
-        answers.setdefault(row.text, row.answers[0])
+        accepted.setdefault(row.text, row.answers)
     warnings = []
     for found, text in (
         (copies, "are copies of earlier ones"),

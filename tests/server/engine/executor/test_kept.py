@@ -27,6 +27,7 @@ from chorus_server.engine.executor import (
     programs,
     use_persistent_cache,
 )
+from chorus_server.engine.executor.cache_folder import distrusted
 from chorus_server.engine.executor.kept import description
 from chorus_server.engine.executor.testing import tiny_executor, tiny_model
 from chorus_server.engine.ladder import build_ladder
@@ -183,6 +184,31 @@ def test_what_a_killed_writer_left_goes_and_what_one_writes_stays(tmp_path: Path
     assert fresh.exists()
 
 
+@pytest.mark.parametrize("what", ["folder", "entry"])
+def test_what_somebody_else_may_have_written_is_not_run(tmp_path: Path, what: str) -> None:
+    """Entries are pickles: whoever writes one runs code here."""
+    compile_all([_program()], kept=KeptPrograms(tmp_path))
+    (entry,) = tmp_path.iterdir()
+    path, told = {"folder": tmp_path, "entry": entry}[what], []
+    mode = path.stat().st_mode
+    path.chmod(mode | 0o002)
+    kept = KeptPrograms(tmp_path, told.append)
+    assert kept.load(_program()) is None and kept.trusted is (what == "entry")
+    assert len(told) == 1 and f"{path} is not used, because everybody may write to it" in told[0]
+    kept.keep(_program(5, name="another"), jax.jit(scaled).lower(1.0, 2.0).compile())
+    assert len(list(tmp_path.iterdir())) == (1 if what == "folder" else 2)
+    path.chmod(mode)
+    assert KeptPrograms(tmp_path, told.append).load(_program()) is not None and len(told) == 1, "control"
+
+
+def test_whose_programs_are_trusted(tmp_path: Path) -> None:
+    found = list(tmp_path.stat())
+    mine, root, other = os.geteuid(), 0, os.geteuid() + 1
+    for owner in (mine, root, other):
+        said = distrusted(os.stat_result([*found[:4], owner, *found[5:]]))
+        assert said == (f"it belongs to user {other}, and this is {mine}" if owner == other else None)
+
+
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
 def test_the_umask_says_who_may_read_what_was_compiled(tmp_path: Path, mask: int, mode: int) -> None:
     """`chorus compile` in an image runs as root, and the server as another user."""
@@ -237,6 +263,7 @@ def test_every_process_asks_in_the_same_words() -> None:
     script = """
 import hashlib
 from chorus_server.engine.executor import model_spec, programs
+from chorus_server.engine.executor.cache_folder import distrusted
 from chorus_server.engine.executor.kept import description
 from chorus_server.engine.executor.testing import tiny_model
 from chorus_server.engine.ladder import tiny_ladder

@@ -268,6 +268,11 @@ def test_odd_but_allowed_rows_are_warned_about() -> None:
         part in line for part, line in zip(("label odd", "(rows 3)", "(rows 5)"), warnings, strict=True)
     ] == [True] * 3
     assert check_rows("train", [*_rows("a"), TextRow(2, "b", ("bad",))]) == ()
+    # One row for each accepted answer contradicts nothing.
+    twice = [TextRow(1, "a", ("x", "y")), TextRow(2, "a", ("y", "x"))]
+    assert check_rows("train", twice) == ()
+    (warning,) = check_rows("train", [*twice, TextRow(3, "a", ("z",))])
+    assert "(rows 3)" in warning
 
 
 def test_a_validation_split_never_shares_content_with_train(tmp_path: Path) -> None:

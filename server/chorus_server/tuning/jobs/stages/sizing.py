@@ -3,7 +3,8 @@
 The longest rung is measured. It gets the most rows, a power of two that divides the batch, whose dispatch
 takes no longer than a slice, and at least one example of each prompt for each group of devices. From that
 follow, without another compile, the tokens that fit into a slice, and so the rows of shorter rungs and of
-evaluation. From then on all sizes are fixed, because sums depend on them.
+evaluation. From then on all sizes are fixed, because sums depend on them. A job that goes on on more or fewer
+devices keeps what each device has to do in a dispatch; the bits differ on another mesh anyway.
 """
 
 from __future__ import annotations
@@ -49,11 +50,13 @@ class Sizes:
         micro_batch_size: examples of each prompt in a training dispatch of short inputs.
         evaluation_rows: rows of an evaluation dispatch.
         dispatch_tokens: see `shapes_for`; None if every training dispatch has the same rows.
+        devices: on how many they were found.
     """
 
     micro_batch_size: int
     evaluation_rows: int
     dispatch_tokens: int | None = None
+    devices: int = 1
 
 
 @dataclass
@@ -90,7 +93,7 @@ class Sizer:
 
         Args:
             wanted: the recipe's micro-batch size, if it has one.
-            settled: sizes from an earlier attempt at the job; they are kept.
+            settled: sizes from an earlier attempt at the job; they are kept on as many devices as then.
 
         Raises:
             InvalidInputError: `memory_plan`: even the smallest dispatch does not fit beside what is resident;
@@ -98,6 +101,8 @@ class Sizer:
         """
         if settled is None and wanted is None:
             return self._settle_by_time()
+        if settled is not None and wanted is None and settled.devices != self.base.functions.devices:
+            return self._settle_on_others(settled)
         size = settled.micro_batch_size if settled else wanted
         assert size is not None
         rows, tokens = (settled.evaluation_rows, settled.dispatch_tokens) if settled else (None, None)
@@ -123,13 +128,33 @@ class Sizer:
                 raise
             return self._settled(longest_rows, self._groups, None, warnings)
 
+    def _settle_on_others(self, settled: Sizes) -> tuple[TrainingRun, TuningPrograms, Sizes, list[str]]:
+        """Each device gets as many tokens as each had, or fewer if these do not fit. The micro-batch size
+        stays, since a checkpoint is of one: as the most rows that a dispatch has."""
+        size, devices = settled.micro_batch_size, self.base.functions.devices
+        shortest = shapes_for(self.job(size)).input_lengths[0]
+        tokens = (settled.dispatch_tokens or size * shortest) * devices // settled.devices
+        rows = max(settled.evaluation_rows * devices // settled.devices, self._groups)
+        while True:
+            try:
+                return self._settled(size, rows, tokens, [])
+            except InvalidInputError:
+                if rows == self._groups and rows_within(tokens, shortest, size) == rows_within(0, 1, size):
+                    raise
+                rows, tokens = max(rows // 2, self._groups), tokens // 2
+
     def _settled(
         self, size: int, rows: int | None, tokens: int | None, warnings: list[str]
     ) -> tuple[TrainingRun, TuningPrograms, Sizes, list[str]]:
         job = self.job(size)
         shapes = shapes_for(job, evaluation_rows=rows, dispatch_tokens=tokens, groups=self._groups)
         programs = self._compile(job, shapes, measuring=False)
-        return job, programs, Sizes(size, shapes.evaluation_rows, tokens), warnings
+        return (
+            job,
+            programs,
+            Sizes(size, shapes.evaluation_rows, tokens, self.base.functions.devices),
+            warnings,
+        )
 
     @property
     def _groups(self) -> int:

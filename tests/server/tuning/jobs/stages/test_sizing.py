@@ -5,16 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from chorus_server.errors import InvalidInputError
 from chorus_server.jobs.slices import DeviceWork, SliceThread
 from chorus_server.tuning.jobs.stages.sizing import Sizer, Sizes
+from chorus_server.tuning.training.programs import TuningPrograms
 from chorus_server.tuning.training.run import TrainingRun
+from chorus_server.tuning.training.shapes import TrainingShapes
 from prompts_store.store import PromptStore
 from tests.server.tuning.jobs.service_tools import (
     TENANT,
@@ -43,7 +46,7 @@ class Timed(Sizer):
     ) -> None:
         nothing, shared = (
             cast(Any, None),
-            cast(Any, SimpleNamespace(functions=SimpleNamespace(groups=groups))),
+            cast(Any, SimpleNamespace(functions=SimpleNamespace(groups=groups, devices=groups))),
         )
         job = TrainingRun(3, (task(0, RECIPE.changed(steps=steps)),))
         super().__init__(
@@ -121,6 +124,55 @@ def test_a_job_is_short_by_what_it_trains(steps: int, tried: list[int]) -> None:
     assert sizer.tried == tried
 
 
+class Fitting(Timed):
+    """On a device with room for so many tokens in a group's part of a dispatch."""
+
+    def __init__(self, groups: int, room: int) -> None:
+        super().__init__(32, 0.06, lambda n: 0.0, groups=groups)
+        plain = task(0, RECIPE.changed(batch_size=32, micro_batch_size=32))
+        ids = [(3, 5, 1)] * 30 + [(*range(3, 30), 1)] * 30
+        rows = tuple(replace(plain.train[0], input_ids=each) for each in ids)
+        self.job = lambda size: TrainingRun(3, (replace(plain, train=rows),))
+        self.room = room
+        self.shapes: list[TrainingShapes] = []
+
+    def _compile(self, job: TrainingRun, shapes: TrainingShapes, **how: bool) -> TuningPrograms:
+        self.shapes.append(shapes)
+        if max(shapes.tokens_by_length) > self.room:
+            raise InvalidInputError("it does not fit", field="memory_plan", code="memory_plan")
+        return cast(Any, None)
+
+
+def test_on_other_devices_each_device_has_as_much_to_do_as_each_had() -> None:
+    """A job that four devices began and one goes on with, and the other way round."""
+    four, one = Fitting(4, 10_000), Fitting(1, 10_000)
+    begun = Sizes(32, 64, 1024, devices=4)
+    assert four.settle(None, begun)[2] == begun, "control: as many devices as then"
+    run, _, found, _ = one.settle(None, begun)
+    assert found == Sizes(32, 16, 256, devices=1)
+    ours, theirs = one.shapes[-1], four.shapes[-1]
+    assert ours.input_lengths == theirs.input_lengths and ours.rows_by_length[-1] == theirs.rows_by_length[-1]
+    assert all(
+        rows * length <= 256 for rows, length in zip(ours.rows_by_length, ours.input_lengths, strict=True)
+    )
+    assert run.digest == four.settle(None, begun)[0].digest, "its checkpoint would not be of this job"
+    assert four.settle(None, found)[2] == begun
+    assert one.settle(32, begun)[2] == Sizes(32, 64, 1024, devices=1), "a recipe's own is kept"
+
+
+def test_on_fewer_devices_a_dispatch_shrinks_until_it_fits() -> None:
+    begun = Sizes(32, 64, None, devices=4)
+    roomy, tight, none = Fitting(1, 10_000), Fitting(1, 50), Fitting(1, 10)
+    _, _, all_fit, _ = roomy.settle(None, begun)
+    assert max(roomy.shapes[-1].rows_by_length) == 8 and len(roomy.shapes) == 1
+    _, _, found, _ = tight.settle(None, begun)
+    assert found.micro_batch_size == all_fit.micro_batch_size == 32
+    assert 1 <= max(tight.shapes[-1].rows_by_length) < 8 and len(tight.shapes) > 1
+    with pytest.raises(InvalidInputError):
+        none.settle(None, begun)
+    assert set(none.shapes[-1].rows_by_length) == {1} and none.shapes[-1].evaluation_rows == 1
+
+
 @pytest.mark.parametrize(("limit", "warns"), [(60.0, False), (1e-9, True)])
 def test_sizes_are_measured_recorded_and_kept(
     tmp_path: Path, compile_cache: Path, limit: float, warns: bool
@@ -169,11 +221,12 @@ def test_what_was_settled_is_used_again() -> None:
 
     class Kept(Timed):
         def _settled(self, size: int, rows: int | None, tokens: int | None, warnings: list[str]) -> Any:
-            made.append({"micro_batch_size": size, "evaluation_rows": rows, "dispatch_tokens": tokens})
+            found = {"micro_batch_size": size, "evaluation_rows": rows, "dispatch_tokens": tokens}
+            made.append({**found, "devices": 1})
 
     Kept(32, 0.06, lambda n: 0.001).settle(None, Sizes(**asdict(sizes)))
     Kept(32, 0.06, lambda n: 0.001).settle(8, None)
-    assert made == [asdict(sizes), {"micro_batch_size": 8, "evaluation_rows": None, "dispatch_tokens": None}]
+    assert made == [asdict(sizes), {**asdict(Sizes(8, 0)), "evaluation_rows": None}]
 
 
 def test_what_succeeded_jobs_left_is_swept(tmp_path: Path, compile_cache: Path) -> None:
