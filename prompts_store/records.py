@@ -258,13 +258,15 @@ class PackVersion:
 
 @dataclass(frozen=True, slots=True)
 class ListRecord(Generic[T]):
-    """An ensemble or a pack with its newest version and its aliases."""
+    """An ensemble or a pack with its newest version, its aliases, and to which version a rollback of each of
+    these would go."""
 
     tenant: str
     name: str
     created_at: datetime
     latest: T
     aliases: Mapping[str, int]
+    back: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,6 +217,7 @@ BY_CODE: dict[str, type[ApiError]] = {
     "job_over": ConflictError,
     "job_not_stopped": ConflictError,
     "lease_lost": ConflictError,
+    "alias_moved": ConflictError,
     "tenant_exists": ConflictError,
     "too_many_keys": ConflictError,
     "key_over": ConflictError,

@@ -40,6 +40,7 @@ _VIEWS: Sequence[tuple[str, str, Handler]] = (
     ("POST", "/tasks/{tenant}/{task}/move", versions.move),
     ("GET", "/ensembles", sets.ensembles),
     ("GET", "/packs", sets.packs),
+    ("GET", "/packs/{tenant}/{pack}/move", sets.propose_pack),
     ("POST", "/packs/{tenant}/{pack}/move", sets.move_pack),
     ("GET", "/try", asking.show),
     ("GET", "/try/fields", asking.fields),

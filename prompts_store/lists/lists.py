@@ -86,7 +86,14 @@ class Lists(StoreBase):
             chain.append(connection, kind.delete, tenant, name, now=now, before=before)
 
     def _set_alias(
-        self, kind: ListKind[V], tenant: str, name: str, alias: str, number: int, moved_by: str
+        self,
+        kind: ListKind[V],
+        tenant: str,
+        name: str,
+        alias: str,
+        number: int,
+        moved_by: str,
+        expected: int | None = None,
     ) -> AliasMove:
         check_version(number)
         return self._moved(
@@ -96,7 +103,7 @@ class Lists(StoreBase):
             alias,
             moved_by,
             lambda connection, key, now: aliasing.move(
-                connection, kind.family, key, alias, number, moved_by=moved_by, now=now
+                connection, kind.family, key, alias, number, expected=expected, moved_by=moved_by, now=now
             ),
         )
 
@@ -114,7 +121,16 @@ class Lists(StoreBase):
             ),
         )
 
-    def _rolled_back(self, kind: ListKind[V], tenant: str, name: str, alias: str, moved_by: str) -> AliasMove:
+    def _rolled_back(
+        self,
+        kind: ListKind[V],
+        tenant: str,
+        name: str,
+        alias: str,
+        moved_by: str,
+        version: int | None = None,
+        expected: int | None = None,
+    ) -> AliasMove:
         return self._moved(
             kind,
             tenant,
@@ -122,7 +138,14 @@ class Lists(StoreBase):
             alias,
             moved_by,
             lambda connection, key, now: aliasing.rollback(
-                connection, kind.family, key, alias, moved_by=moved_by, now=now
+                connection,
+                kind.family,
+                key,
+                alias,
+                version=version,
+                expected=expected,
+                moved_by=moved_by,
+                now=now,
             ),
         )
 

@@ -87,8 +87,16 @@ def list_records(
     made = list_versions(connection, kind, rows)
     latest = {row.name: version for row, version in zip(rows, made, strict=True)}
     named = aliasing.current_of(connection, family, keys)
+    back = aliasing.backs_of(connection, family, keys)
     return [
-        ListRecord(owner.tenant, owner.name, owner.created_at, latest[owner.name], named.get(owner.id, {}))
+        ListRecord(
+            owner.tenant,
+            owner.name,
+            owner.created_at,
+            latest[owner.name],
+            named.get(owner.id, {}),
+            back.get(owner.id, {}),
+        )
         for owner in owners
     ]
 

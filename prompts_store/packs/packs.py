@@ -137,27 +137,52 @@ class Packs(Lists):
         self._tombstone(_KIND, tenant, name, deleted_by)
 
     def set_pack_alias(
-        self, tenant: str, name: str, alias: str, number: int, *, moved_by: str = ""
+        self,
+        tenant: str,
+        name: str,
+        alias: str,
+        number: int,
+        *,
+        expected: int | None = None,
+        moved_by: str = "",
     ) -> AliasMove:
         """Point a pack's alias at one of its versions.
 
+        Args:
+            expected: the version that it names now, 0 if there is no such alias; None for any.
+
         Raises:
             NotFoundError: `unknown_pack`, `unknown_version`.
+            ConflictError: `alias_moved`: it names another than `expected`.
         """
-        return self._set_alias(_KIND, tenant, name, alias, number, moved_by)
+        return self._set_alias(_KIND, tenant, name, alias, number, moved_by, expected)
 
     def remove_pack_alias(self, tenant: str, name: str, alias: str, *, moved_by: str = "") -> AliasMove:
         """Remove a pack's alias. NotFoundError: `unknown_pack`, `unknown_alias`."""
         return self._remove_alias(_KIND, tenant, name, alias, moved_by)
 
-    def rollback_pack(self, tenant: str, name: str, alias: str = LIVE, *, moved_by: str = "") -> AliasMove:
+    def rollback_pack(
+        self,
+        tenant: str,
+        name: str,
+        alias: str = LIVE,
+        *,
+        version: int | None = None,
+        expected: int | None = None,
+        moved_by: str = "",
+    ) -> AliasMove:
         """Point a pack's alias at the version that it named before.
+
+        Args:
+            version: where it is to go, as the record's `back` told it; None for wherever that is now.
+            expected: the version that it names now; None for any.
 
         Raises:
             NotFoundError: `unknown_pack`, `unknown_alias`.
-            ConflictError: there is nothing to go back to.
+            ConflictError: there is nothing to go back to; `alias_moved`: it names another version than
+                `expected`, or would go to another than `version`.
         """
-        return self._rolled_back(_KIND, tenant, name, alias, moved_by)
+        return self._rolled_back(_KIND, tenant, name, alias, moved_by, version, expected)
 
     def pack_alias_history(self, tenant: str, name: str) -> list[AliasMove]:
         """Every move of a pack's aliases, oldest first. NotFoundError: `unknown_pack`."""

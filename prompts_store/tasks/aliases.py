@@ -26,11 +26,21 @@ class Aliases(StoreBase):
         with self._database.read(tenant) as connection:
             return aliasing.current(connection, aliasing.TASKS, find_task(connection, tenant, task).id)
 
-    def alias_history(self, tenant: str, task: str) -> list[AliasMove]:
-        """Every move of a task's aliases, oldest first. NotFoundError: `unknown_task`."""
+    def rollbacks(self, tenant: str, task: str) -> dict[str, int]:
+        """To which version a rollback of each alias would go; without those that have nothing to go back to.
+        NotFoundError: `unknown_task`."""
         check_owner(tenant, task)
         with self._database.read(tenant) as connection:
-            return aliasing.history(connection, aliasing.TASKS, find_task(connection, tenant, task).id)
+            key = find_task(connection, tenant, task).id
+            return aliasing.backs_of(connection, aliasing.TASKS, [key]).get(key, {})
+
+    def alias_history(self, tenant: str, task: str, *, limit: int | None = None) -> list[AliasMove]:
+        """The newest `limit` moves of a task's aliases, or every move; oldest first. NotFoundError:
+        `unknown_task`."""
+        check_owner(tenant, task)
+        with self._database.read(tenant) as connection:
+            key = find_task(connection, tenant, task).id
+            return aliasing.history(connection, aliasing.TASKS, key, limit)
 
     def set_alias(
         self,
@@ -39,16 +49,19 @@ class Aliases(StoreBase):
         alias: str,
         number: int,
         *,
+        expected: int | None = None,
         moved_by: str = "",
         lease: Lease | None = None,
     ) -> AliasMove:
         """Point an alias at a version, in one instant. If it points there already, nothing is written.
 
         Args:
+            expected: the version that it names now, 0 if there is no such alias; None for any.
             lease: lease of the job that moves it. A job that lost its lease moves nothing.
 
         Raises:
             NotFoundError: `unknown_task`, `unknown_version`.
+            ConflictError: `alias_moved`: it names another than `expected`.
             LeaseLostError: another process runs the job now.
         """
         check_version(number)
@@ -56,7 +69,14 @@ class Aliases(StoreBase):
             if lease is not None:
                 held(connection, lease)
             return aliasing.move(
-                connection, aliasing.TASKS, key, alias, number, moved_by=moved_by, now=self._clock()
+                connection,
+                aliasing.TASKS,
+                key,
+                alias,
+                number,
+                expected=expected,
+                moved_by=moved_by,
+                now=self._clock(),
             )
 
     def remove_alias(self, tenant: str, task: str, alias: str, *, moved_by: str = "") -> AliasMove:
@@ -66,16 +86,37 @@ class Aliases(StoreBase):
                 connection, aliasing.TASKS, key, alias, moved_by=moved_by, now=self._clock()
             )
 
-    def rollback(self, tenant: str, task: str, alias: str = LIVE, *, moved_by: str = "") -> AliasMove:
+    def rollback(
+        self,
+        tenant: str,
+        task: str,
+        alias: str = LIVE,
+        *,
+        version: int | None = None,
+        expected: int | None = None,
+        moved_by: str = "",
+    ) -> AliasMove:
         """Point an alias at the version that it named before. Calling this twice goes back two steps.
+
+        Args:
+            version: where it is to go, as `rollbacks` told it; None for wherever that is now.
+            expected: the version that it names now; None for any.
 
         Raises:
             NotFoundError: `unknown_task`, `unknown_alias`.
-            ConflictError: there is nothing to go back to.
+            ConflictError: there is nothing to go back to; `alias_moved`: it names another version than
+                `expected`, or would go to another than `version`.
         """
         with self._changing(tenant, task, alias, moved_by) as (connection, key):
             return aliasing.rollback(
-                connection, aliasing.TASKS, key, alias, moved_by=moved_by, now=self._clock()
+                connection,
+                aliasing.TASKS,
+                key,
+                alias,
+                version=version,
+                expected=expected,
+                moved_by=moved_by,
+                now=self._clock(),
             )
 
     @contextmanager

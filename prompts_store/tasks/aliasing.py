@@ -17,7 +17,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, Connection, Row, Table, and_, delete, insert, select, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Integer,
+    Row,
+    Table,
+    and_,
+    case,
+    cast,
+    delete,
+    exists,
+    func,
+    insert,
+    null,
+    select,
+    update,
+)
 
 from prompts_store.audit import chain
 from prompts_store.audit.records import Action
@@ -104,10 +120,22 @@ def current_of(connection: Connection, family: Family, owner_ids: Sequence[int])
     return found
 
 
-def history(connection: Connection, family: Family, owner_id: int) -> list[AliasMove]:
-    """Every move of every alias of one name, oldest first."""
+def backs_of(connection: Connection, family: Family, owner_ids: Sequence[int]) -> dict[int, dict[str, int]]:
+    """To which version a rollback of each alias would go, by the name's key. An alias that has nothing to go
+    back to is left out."""
+    found: defaultdict[int, dict[str, int]] = defaultdict(dict)
+    for row in _targets(connection, family, owner_ids):
+        found[row.owner_id][row.alias] = row.number
+    return found
+
+
+def history(
+    connection: Connection, family: Family, owner_id: int, limit: int | None = None
+) -> list[AliasMove]:
+    """The newest moves of all aliases of one name, oldest first; every move without a limit."""
     table = family.moves
-    rows = connection.execute(select(table).where(table.c.owner_id == owner_id).order_by(table.c.id))
+    query = select(table).where(table.c.owner_id == owner_id).order_by(table.c.id.desc()).limit(limit)
+    rows = reversed(connection.execute(query).all())
     return [AliasMove(row.alias, row.number, row.previous, row.moved_at, row.moved_by) for row in rows]
 
 
@@ -118,13 +146,18 @@ def move(
     alias: str,
     number: int,
     *,
+    expected: int | None = None,
     moved_by: str,
     now: datetime,
 ) -> AliasMove:
     """Point an alias at a live version. If it points there already, nothing is written.
 
+    Args:
+        expected: the version that it names now, 0 if there is no such alias; None for any.
+
     Raises:
         NotFoundError: `unknown_version`.
+        ConflictError: `alias_moved`: it names another than `expected`.
     """
     if not _is_live(connection, family, owner_id, number):
         raise NotFoundError(
@@ -135,6 +168,7 @@ def move(
     previous = current(connection, family, owner_id).get(alias)
     if previous == number:
         return AliasMove(alias, number, previous, now, moved_by)
+    _check_expected(alias, previous, expected)
     last = _last_move(connection, family, owner_id, alias)
     # A removal does not count as a state to go back to; the state before it does.
     back_id = None if last is None else last.id if last.number is not None else last.back_id
@@ -158,31 +192,60 @@ def remove(
 
 
 def rollback(
-    connection: Connection, family: Family, owner_id: int, alias: str, *, moved_by: str, now: datetime
+    connection: Connection,
+    family: Family,
+    owner_id: int,
+    alias: str,
+    *,
+    version: int | None = None,
+    expected: int | None = None,
+    moved_by: str,
+    now: datetime,
 ) -> AliasMove:
     """Point an alias at the version that it named before. Versions deleted since then are skipped.
 
+    Args:
+        version: where it is to go, as `backs_of` told it; None for wherever that is now.
+        expected: the version that it names now; None for any.
+
     Raises:
         NotFoundError: `unknown_alias`.
-        ConflictError: there is nothing to go back to.
+        ConflictError: there is nothing to go back to; `alias_moved`: it names another version than
+            `expected`, or would go to another than `version`.
     """
     number = _require(connection, family, owner_id, alias)
-    at = _last_move(connection, family, owner_id, alias)
-    while at is not None and at.back_id is not None:
-        at = _move_row(connection, family, at.back_id)
-        if at.number not in (None, number) and _is_live(connection, family, owner_id, at.number):
-            made = AliasMove(alias, at.number, number, now, moved_by)
-            return _record(connection, family, owner_id, made, at.back_id, family.actions[1])
-    raise ConflictError(
-        f"There is no earlier version to go back to: '{alias}' has named {number} since it was created, or "
-        f"what it named before was deleted.",
-        field="alias",
-    )
+    _check_expected(alias, number, expected)
+    targets = {row.alias: row for row in _targets(connection, family, [owner_id])}
+    if alias not in targets:
+        raise ConflictError(
+            f"There is no earlier version to go back to: '{alias}' has named {number} since it was created, "
+            f"or what it named before was deleted.",
+            field="alias",
+        )
+    target = targets[alias]
+    if version not in (None, target.number):
+        raise ConflictError(
+            f"A rollback of '{alias}' leads to version {target.number} now, not to {version}: look again.",
+            field="version",
+            code="alias_moved",
+        )
+    made = AliasMove(alias, target.number, number, now, moved_by)
+    return _record(connection, family, owner_id, made, target.after, family.actions[1])
 
 
 def unknown_alias(alias: str, noun: str, *, field: str = "alias") -> NotFoundError:
     """The error for an alias that does not exist."""
     return NotFoundError(f"The {noun} has no alias '{alias}'.", field=field, code="unknown_alias")
+
+
+def _check_expected(alias: str, number: int | None, expected: int | None) -> None:
+    if expected not in (None, number or 0):
+        names = "no version" if number is None else f"version {number}"
+        raise ConflictError(
+            f"'{alias}' was moved meanwhile and names {names} now: look again at what would change.",
+            field="expected",
+            code="alias_moved",
+        )
 
 
 def _require(connection: Connection, family: Family, owner_id: int, alias: str) -> int:
@@ -206,8 +269,42 @@ def _last_move(connection: Connection, family: Family, owner_id: int, alias: str
     return connection.execute(query.order_by(table.c.id.desc()).limit(1)).one_or_none()
 
 
-def _move_row(connection: Connection, family: Family, key: int) -> Row[Any]:
-    return connection.execute(select(family.moves).where(family.moves.c.id == key)).one()
+def _targets(connection: Connection, family: Family, owner_ids: Sequence[int]) -> Sequence[Row[Any]]:
+    """Where rollbacks go: rows of `owner_id`, `alias`, `number`, and `after`: the move that the rollback
+    after that one looks at. Walks from each alias's last move along `back_id` to the first live version."""
+    moves, aliases, versions = family.moves, family.aliases, family.versions
+    last = select(func.max(moves.c.id)).where(moves.c.owner_id.in_(owner_ids))
+    nothing = cast(null(), Integer)
+    steps = (
+        select(
+            moves.c.owner_id,
+            moves.c.alias,
+            aliases.c.number.label("now"),
+            moves.c.back_id.label("next"),
+            nothing.label("number"),
+            moves.c.back_id.label("after"),
+        )
+        .join(aliases, and_(aliases.c.owner_id == moves.c.owner_id, aliases.c.alias == moves.c.alias))
+        .where(moves.c.id.in_(last.group_by(moves.c.owner_id, moves.c.alias)))
+        .cte("steps", recursive=True)
+    )
+    is_live = exists().where(
+        family.owner == moves.c.owner_id,
+        versions.c.number == moves.c.number,
+        versions.c.deleted_at.is_(None),
+        moves.c.number != steps.c.now,
+    )
+    steps = steps.union_all(
+        select(
+            moves.c.owner_id,
+            moves.c.alias,
+            steps.c.now,
+            case((is_live, None), else_=moves.c.back_id),
+            case((is_live, moves.c.number)),
+            moves.c.back_id,
+        ).join(steps, steps.c.next == moves.c.id)
+    )
+    return connection.execute(select(steps).where(steps.c.number.is_not(None))).all()
 
 
 def _record(

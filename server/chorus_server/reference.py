@@ -30,6 +30,7 @@ from chorus_server.tuning.document.fields import DocumentModel
 from chorus_server.tuning.document.job import JobDocument
 from chorus_server.tuning.document.prompt import PromptDocument
 from chorus_server.tuning.document.recipe import Recipe
+from chorus_server.tuning.document.sweep import Rung, SweepDocument, ValueRange
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -234,6 +235,11 @@ def tuning_page() -> str:
     return _with_tables("tuning.md", (JobDocument, PromptDocument, DataDocument, DataSource, Recipe))
 
 
+def sweeps_page() -> str:
+    """docs/sweeps.md, with the fields of a sweep between its markers."""
+    return _with_tables("sweeps.md", (SweepDocument, ValueRange, Rung))
+
+
 def evaluation_page() -> str:
     """docs/evaluation.md, with the fields of an evaluation's document between its markers."""
     return _with_tables("evaluation.md", (EvaluationDocument, EvaluationSubject, BaseSubject))
@@ -349,6 +355,7 @@ GENERATED = {
     "docs/metrics.md": metrics_page,
     "docs/openapi.json": openapi_page,
     "docs/tuning.md": tuning_page,
+    "docs/sweeps.md": sweeps_page,
     "docs/evaluation.md": evaluation_page,
     "docs/openai.md": openai_page,
     "clients/chorus/types/job_fields.py": job_fields_module,

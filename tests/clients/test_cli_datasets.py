@@ -25,8 +25,19 @@ def test_rows_labels_and_what_to_do_next_are_printed(tmp_path: Path) -> None:
     for expected in (["train", "3", "3"], ["True", "2", "66.7%"], ["False", "1", "33.3%"], ["dev", "1", "1"]):
         assert expected in lines
     assert f"chorus tune --document {folder}/job.json" in result.stdout
-    assert f"chorus evaluate yes-no {folder}/dev.jsonl --document {folder}/evaluation.json" in result.stdout
+    assert (
+        f"chorus evaluate yes-no majority base base:calibrated {folder}/dev.jsonl "
+        f"--document {folder}/evaluation.json --examples {folder}/train.jsonl" in result.stdout
+    )
     assert json.loads((folder / "job.json").read_text())["task"] == "yes-no"
+
+
+def test_what_cannot_be_asked_is_not_shown(tmp_path: Path) -> None:
+    result = run("prepare", "mrqa", str(OFFICIAL / "mrqa"), str(tmp_path / "mrqa"), "--task", "squad")
+    shown = (
+        f"chorus evaluate squad base {tmp_path}/mrqa/BioASQ.jsonl --document {tmp_path}/mrqa/evaluation.json"
+    )
+    assert result.stdout.splitlines()[-1].endswith(shown), "no train split, and no labels"
 
 
 def test_json_has_the_same(tmp_path: Path) -> None:

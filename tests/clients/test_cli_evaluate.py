@@ -11,7 +11,7 @@ import pytest
 from click import UsageError
 from click.testing import CliRunner
 
-from chorus.cli.evaluate import _arguments, _subject, name_of
+from chorus.cli.evaluate import _arguments, _base_of, _subject, name_of
 from chorus.cli.evaluation_chart import evaluation_svg
 from chorus.cli.evaluation_tables import EvaluatedFile, across_files, print_across_files, print_evaluation
 from chorus.cli.root import chorus
@@ -91,7 +91,7 @@ def test_references_become_subjects() -> None:
         "question": "refund: all/some",
     }
     assert name_of({"pack": "acme/desk@2", "question": "refund"}) == "acme/desk@2:refund"
-    assert _subject("base", {"instruction": "x", "few_shot": None}) == {"base": {"instruction": "x"}}
+    assert _subject("base", {"instruction": "x"}) == {"base": {"instruction": "x"}}
     assert _subject("majority", {}) == {"majority": True} and name_of({"majority": True}) == "majority"
     given = {"instruction": "x", "few_shot": 4}
     assert _subject("base", given) == {"base": given}, "as it was before base:few-shot"
@@ -139,6 +139,15 @@ def test_files_of_one_name_stay_apart_and_each_version_counts_once() -> None:
     other = (qqp, of_seeds(0.7, job="job-2"))
     with pytest.raises(UsageError, match=r"qqp@1 has two figures .* 0.9 in job-1 and 0.7 in job-2. Name one"):
         across_files([*jobs, other], "accuracy")
+
+
+def test_a_document_says_what_base_is_asked() -> None:
+    base = {"template": "{question}", "normalizer": "t5_punctuation", "calibrated": True}
+    document = {"subjects": [{"task": "squad"}, {"base": base}]}
+    found = _base_of(document)
+    assert found == {"template": "{question}", "normalizer": "t5_punctuation"}
+    assert _subject("base:calibrated", found) == {"base": {**found, "calibrated": True}}
+    assert [_base_of({"subjects": odd}) for odd in (None, 3, [3], [{"base": 3}], [{"task": "a"}])] == [{}] * 5
 
 
 def test_options_become_arguments() -> None:

@@ -157,10 +157,15 @@ def test_moves(client: Client, fake: FakeChorus) -> None:
     assert last(fake) == ("PUT", "/v1/tasks/a/aliases/live", {"version": 2})
     assert client.tasks.rollback("a").version == 1
     assert last(fake) == ("POST", "/v1/tasks/a/rollback", {"alias": "live"})
-    client.tasks.promote("a", 2, "canary")
+    client.tasks.promote("a", 2, expected=1)
+    assert last(fake) == ("PUT", "/v1/tasks/a/aliases/live", {"version": 2, "expected": 1})
+    client.tasks.rollback("a", version=1, expected=2)
+    assert last(fake)[2] == {"alias": "live", "version": 1, "expected": 2}
+    client.tasks.promote("a", 2, "canary", expected=0)
+    assert last(fake)[2] == {"version": 2, "expected": 0}
     client.tasks.remove_alias("a", "canary")
     assert last(fake) == ("DELETE", "/v1/tasks/a/aliases/canary", None)
-    assert [move.alias for move in client.tasks.aliases("a").history] == ["live", "live", "canary"]
+    assert [move.alias for move in client.tasks.aliases("a").history] == ["live"] * 4 + ["canary"]
     client.tasks.delete_version("a", 2)
     assert last(fake) == ("DELETE", "/v1/tasks/a/versions/2", None)
     client.tasks.delete("a")
@@ -349,5 +354,10 @@ def test_methods_tell_what_they_take(owner: type) -> None:
 
 
 def test_a_bound_method_has_the_route_signature(client: Client) -> None:
-    assert list(inspect.signature(client.tasks.promote).parameters) == ["task", "version", "alias"]
+    assert list(inspect.signature(client.tasks.promote).parameters) == [
+        "task",
+        "version",
+        "alias",
+        "expected",
+    ]
     assert "Point an alias" in (client.tasks.promote.__doc__ or "")

@@ -137,6 +137,7 @@ class StoreMachine(RuleBasedStateMachine):
         now = stack.pop()
         while stack and (stack[-1] == now or stack[-1] not in model.live()):
             stack.pop()
+        assert self.stores[side].rollbacks("acme", task).get(alias) == (stack[-1] if stack else None)
         if not stack:
             with pytest.raises(ConflictError):
                 self.stores[side].rollback("acme", task, alias)

@@ -86,4 +86,9 @@ def _tell(made: Prepared) -> None:
     tried = next((name for name in (DEV, *names) if name in names and name != TRAIN), None)
     if tried is not None:
         file, document = made.folder / f"{tried}.jsonl", made.folder / EVALUATION
-        click.echo(f"Evaluate it:  chorus evaluate {made.task} {file} --document {document}")
+        calibrated = " base:calibrated" if DATASETS[made.dataset].labels else ""
+        majority, examples = "", ""
+        if TRAIN in names:
+            majority, examples = " majority", f" --examples {made.folder / f'{TRAIN}.jsonl'}"
+        subjects = f"{made.task}{majority} base{calibrated}"
+        click.echo(f"Evaluate it:  chorus evaluate {subjects} {file} --document {document}{examples}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,8 @@ def evaluate() -> None:
 @click.option(
     "--document",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Further fields of the document in JSON; options override them.",
+    help="Further fields of the document in JSON; references and options override them, and `base` takes "
+    "what its `base` has.",
 )
 @click.option("--chart", type=click.Path(dir_okay=False, path_type=Path), help="Write a picture here (SVG).")
 @click.option(
@@ -113,11 +114,13 @@ def start(
         if path is not None:
             require_folder(path)
     *names, file = references
-    base = {name: given.pop(name) for name in ("instruction", "template", "few_shot")}
-    if not {BASE, FEW_SHOT, CALIBRATED} & set(names) and any(value is not None for value in base.values()):
+    options = {name: given.pop(name) for name in ("instruction", "template", "few_shot")}
+    base = {name: value for name, value in options.items() if value is not None}
+    if base and not {BASE, FEW_SHOT, CALIBRATED} & set(names):
         raise click.UsageError("--instruction, --template and --few-shot go with the reference base.")
     arguments = _arguments(given)
-    if (FEW_SHOT in names) > bool(base["few_shot"]):
+    base = _base_of(arguments.get("document", {})) | base
+    if (FEW_SHOT in names) > bool(base.get("few_shot")):
         raise click.UsageError(f"{FEW_SHOT} needs --few-shot, the number of rows, and --examples.")
     if also and (chart is not None or predictions is not None):
         raise click.UsageError("--chart and --predictions are of one file: leave out --also.")
@@ -249,12 +252,13 @@ def _subject(name: str, base: dict[str, Any], few_shot_apart: bool = False) -> d
     """A subject of the document.
 
     Args:
+        base: what is asked of the base model.
         few_shot_apart: whether `base:few-shot` is named too, so that the others are shown no rows.
     """
     if name == MAJORITY:
         return {MAJORITY: True}
     if name in (BASE, CALIBRATED, FEW_SHOT):
-        given = {key: value for key, value in base.items() if value is not None}
+        given = dict(base)
         if few_shot_apart and name != FEW_SHOT:
             given.pop("few_shot", None)
         return {BASE: given | ({"calibrated": True} if name == CALIBRATED else {})}
@@ -266,6 +270,15 @@ def _subject(name: str, base: dict[str, Any], few_shot_apart: bool = False) -> d
             raise click.UsageError(f"{name} names no question of the pack: pack:NAME:QUESTION")
         return {"pack": pack, "question": question}
     return {"task": name}
+
+
+def _base_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What a document asks of the base model; the references say whether it is calibrated."""
+    subjects = document.get("subjects")
+    for each in subjects if isinstance(subjects, list) else ():
+        if isinstance(each, dict) and isinstance(each.get(BASE), dict):
+            return {name: value for name, value in each[BASE].items() if name != "calibrated"}
+    return {}
 
 
 def _arguments(given: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from chorus.cli.job_live import JobScreen
 from chorus.cli.job_view import JobView
 from chorus.cli.output import clean, print_json
 from chorus.cli.session import Session
+from chorus.cli.sweep_tables import print_trials
 from chorus.client import Client
 from chorus.types import Job, JobEvent
 
@@ -86,8 +87,11 @@ def tell_end(job: Job, view: JobView) -> None:
     diverged = (job.error or {}).get("code") == "diverged"  # it would diverge again
     if not job.succeeded and not diverged and job.progress.get("step"):  # else there is no checkpoint
         click.echo(f"To go on from its last checkpoint: chorus tune resume {job.id}", err=True)
+    if job.result.get("trials"):
+        print_trials(job.result["trials"])
     names, made = prompt_names(job), []
-    for place, prompt in enumerate(job.result.get("prompts") or []):
+    for number, prompt in enumerate(job.result.get("prompts") or []):
+        place = prompt.get("prompt", number)
         if prompt.get("reference"):
             made.append(place)
             name = f"  {names[place]}" if place < len(names) else ""
@@ -99,7 +103,8 @@ def tell_end(job: Job, view: JobView) -> None:
         click.echo(f'\nTry it:  chorus ensemble vote {clean(str(ensemble.get("name")))} "TEXT"')
     elif made:
         verb = "classify" if _has_labels(job, made[0]) else "generate"
-        reference = clean(job.result["prompts"][made[0]]["reference"])
+        made_by = {each.get("prompt", n): each for n, each in enumerate(job.result["prompts"])}
+        reference = clean(made_by[made[0]]["reference"])
         click.echo(f'\nTry it:  chorus {verb} {reference} "TEXT"')
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from chorus.cli.job_view import MEAN, duration
 from chorus.cli.output import clean
 from chorus.cli.plot import rate, short
+from chorus.cli.sweep_tables import knobs_text, spread_text
 from chorus.types import Job, JobEvent
 
 STEP_SECONDS = 10.0
@@ -42,6 +43,15 @@ def prompt_names(job: Job) -> list[str]:
     """The name of each prompt of a job in lines, by its place: `prompt 0`, with its task if tasks differ.
     Empty if the job has one prompt, which needs no name."""
     entries = job.spec.get("prompts") or [job.spec]
+    sweep, seeds = job.spec.get("sweep"), job.spec.get("seeds") or 1
+    if sweep:
+        trials = range(len(sweep["trials"]))
+        several = seeds > 1
+        return [
+            f"trial {n} seed {seed}" if several else f"trial {n}" for n in trials for seed in range(seeds)
+        ]
+    if seeds > 1:
+        return [f"seed {seed}" for seed in range(seeds)]
     tasks = [str(entry.get("task", "")) for entry in entries] * (job.spec.get("ensemble") or 1)
     if len(tasks) < 2:
         return []
@@ -65,6 +75,8 @@ def told(event: JobEvent, names: Sequence[str] = ()) -> str | None:
             return f"compiled {data.get('name', 'a program')} in {data.get('seconds', 0):g} s"
         case "step":
             return _step(data, names)
+        case "trial":
+            return _trial(data)
         case "evaluated":
             return _evaluated(data, names)
         case "prompt_stopped":
@@ -80,7 +92,9 @@ def told(event: JobEvent, names: Sequence[str] = ()) -> str | None:
 def _step(data: dict[str, Any], names: Sequence[str]) -> str:
     losses = [short(loss) if loss is not None else "-" for loss in data.get("losses") or []]
     if names:
-        of_each = [f"{name} {loss}" for name, loss in zip(names, losses, strict=False)]
+        places = data.get("prompts") or range(len(losses))
+        told = [names[place] if place < len(names) else f"prompt {place}" for place in places]
+        of_each = [f"{name} {loss}" for name, loss in zip(told, losses, strict=False)]
         loss = ", ".join(of_each[:MOST_LOSSES])
         loss += f" and {len(of_each) - MOST_LOSSES} more" if len(of_each) > MOST_LOSSES else ""
     else:
@@ -91,6 +105,12 @@ def _step(data: dict[str, Any], names: Sequence[str]) -> str:
     if data.get("seconds_left") is not None:
         parts.append(f"{duration(data['seconds_left'])} left")
     return "  ".join(parts)
+
+
+def _trial(data: dict[str, Any]) -> str:
+    ended = {True: "  goes on", False: "  is left behind"}.get(data.get("kept"), "")  # type: ignore[arg-type]
+    told = f"trial {data.get('trial')}  {knobs_text(data.get('recipe') or {})}".rstrip()
+    return f"step {data.get('steps')}  {told}  {spread_text(data.get('metric')) or 'no metric'}{ended}"
 
 
 def _evaluated(data: dict[str, Any], names: Sequence[str]) -> str:

@@ -96,7 +96,7 @@ def _step(view: JobView, data: dict[str, Any]) -> None:
     view.step, view.steps = step, int(data.get("steps") or view.steps)
     view.rate, view.seconds_left = data.get("steps_per_second"), data.get("seconds_left")
     known = [loss for loss in losses if loss is not None]
-    for place, loss in enumerate(losses):
+    for place, loss in zip(data.get("prompts") or range(len(losses)), losses, strict=False):
         view.prompt(place).loss = loss
     if known:
         view.losses.append((step, sum(known) / len(known)))

@@ -7,6 +7,7 @@ import click
 from chorus.cli import calibrate, grants, hub, task_files, task_moves
 from chorus.cli.output import print_facts, print_json, print_table
 from chorus.cli.session import Session, with_session
+from chorus.cli.sweep_tables import differing, knobs_text
 from chorus.routes.references import parse
 from chorus.types import Version
 
@@ -61,13 +62,16 @@ def versions(session: Session, task: str) -> None:
     if session.as_json:
         print_json({"versions": found})
         return
+    recipes = differing([v.lineage.get("recipe") or {} for v in found])
+    told = ("recipe",) if any(recipes) else ()
     rows = (
-        (v.version, v.aliases, v.length, v.labels, v.template, v.metrics, v.created_at, v.digest[:12])
-        for v in found
+        (v.version, v.aliases, v.length, v.labels, v.template, v.metrics)
+        + ((knobs_text(recipe) or None,) if told else ())
+        + (v.created_at, v.digest[:12])
+        for v, recipe in zip(found, recipes, strict=True)
     )
-    print_table(
-        ("#version", "aliases", "#length", "labels", "template", "metrics", "created", "digest"), rows
-    )
+    heads = ("#version", "aliases", "#length", "labels", "template", "metrics", *told, "created", "digest")
+    print_table(heads, rows)
 
 
 @tasks.command()

@@ -1,14 +1,15 @@
-"""Options of `chorus tune` that become parts of a job document."""
+"""Options of `chorus tune` and `chorus sweep` that become parts of a job document."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
+from chorus.cli.values import JsonObject
 from chorus.routes.files import FILE_ID
 from chorus.routes.tuning import Data
 from chorus.strict_json import parse_strictly
@@ -16,6 +17,84 @@ from chorus.strict_json import parse_strictly
 _URL = re.compile(r"https?://")
 SERVER_PATH = "server:"
 SPLITS = ("train", "validation", "test")
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option(
+        "--validation", metavar="DATA", help="Split that chooses the checkpoint. [default: cut from TRAIN]"
+    ),
+    click.option("--test", metavar="DATA", help="Split that is measured once, at the end."),
+    click.option("--template", help='How columns become text, "{sentence}". [default: {text}]'),
+    click.option(
+        "--column",
+        "columns",
+        multiple=True,
+        metavar="FIELD=COLUMN",
+        help="Column of a template field, if their names differ; repeat.",
+    ),
+    click.option("--target", metavar="COLUMN", help="Column of the answer. [default: label]"),
+    click.option(
+        "--target-text", "target_texts", multiple=True, metavar="VALUE=ANSWER", help="0=negative; repeat."
+    ),
+    click.option(
+        "--label", "labels", multiple=True, help="A label of a classification task; repeat, in order."
+    ),
+    click.option(
+        "--metric",
+        "metrics",
+        multiple=True,
+        help="Metric; the mean of all chooses the checkpoint; repeat. [default: accuracy; exact_match for "
+        "free text]",
+    ),
+    click.option(
+        "--metric-column",
+        "metric_columns",
+        multiple=True,
+        metavar="NAME=COLUMN",
+        help="Column that a metric needs beside the answer: group=question, label=correct; repeat.",
+    ),
+    click.option(
+        "--answer-by",
+        type=click.Choice(["ranked", "greedy"]),
+        help="Measure the most probable label, or the text that the prompt writes. [default: ranked]",
+    ),
+    click.option(
+        "--recipe",
+        multiple=True,
+        metavar="KNOB=VALUE",
+        help="A knob, as in steps=1000; repeat. [default: the paper's]",
+    ),
+    click.option(
+        "--format", type=click.Choice(["jsonl", "csv", "tsv", "parquet"]), help="[default: by ending]"
+    ),
+    click.option("--validation-rows", type=int, help="Rows to cut from TRAIN. [default: a tenth]"),
+    click.option(
+        "--validation-from",
+        type=click.Choice(["train", "test"]),
+        help="Cut the validation split from TRAIN, or choose on TEST, whose figures then flatter. [default: "
+        "train]",
+    ),
+    click.option("--seed", type=int, help="Seed of everything random. [default: 0]"),
+    click.option(
+        "--seeds", type=int, help="Train every recipe so often; the best becomes a version. [default: 1]"
+    ),
+    click.option("--initial-prompt", metavar="REFERENCE", help="Start from this prompt."),
+    click.option("--promote", is_flag=True, default=None, help="Move @live to the new version."),
+    click.option("--description", help="Description of the task."),
+    click.option("--settings", type=JsonObject(), help="Default settings of generation."),
+    click.option(
+        "--document",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="A whole job document in JSON; its data may name files beside it. Other options override it.",
+    ),
+)
+
+
+def job_options(command: _Command) -> _Command:
+    """Give a command the options of a job document that every job has."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
 
 
 def data_of(text: str, name: str, folder: Path = Path()) -> Data:

@@ -19,7 +19,7 @@ from chorus.saving import whole_folder
 
 JOB, EVALUATION = "job.json", "evaluation.json"
 TRAIN, DEV = "train", "dev"
-_MEASURED = ("metrics", "metric_columns")
+_MEASURED = ("labels", "metrics", "metric_columns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,10 @@ def _write_documents(dataset: Dataset, folder: Path, task: str, splits: Sequence
         data = {TRAIN: f"{TRAIN}.jsonl"} | ({"test": f"{DEV}.jsonl"} if DEV in names else {})
         _write_json(folder / JOB, {"task": task, "data": data, **document})
     asked = {name: value for name, value in document.items() if name in _MEASURED}
-    _write_json(folder / EVALUATION, asked)
+    base = {"template": dataset.template}
+    if dataset.normalizer is not None:
+        base["normalizer"] = dataset.normalizer
+    _write_json(folder / EVALUATION, {"subjects": [{"base": base}], **asked})
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:

@@ -14,6 +14,9 @@ from chorus.datasets.official import OfficialFile
 _APART = ("Kamenev and Zinoviev", "Kamenev, Zinoviev, and Stalin")
 """Referents whose words are apart in the sentence."""
 
+_GLUED, _GLUED_AT = "theyscold", 10
+"""Two words that one row glues together, and where its pronoun stands."""
+
 # Two sentences in which the index of the pronoun misses it: by how they begin, what stands there, and its
 # form with the pronoun marked.
 _ODD = {
@@ -35,16 +38,16 @@ def marked(file: OfficialFile, number: int, row: Mapping[str, Any]) -> tuple[str
         InvalidArgumentError: the row does not say which word is the pronoun.
     """
     text, target = file.value(row, "text", number), file.value(row, "target", number, dict)
-    words = text.split()
     first, second = (file.value(target, f"span{n}_index", number, int) for n in (1, 2))
-    referent, pronoun = (file.value(target, f"span{n}_text", number) for n in (1, 2))
-    try:
-        referent, pronoun = (
-            _as_written(text, words[first], referent),
-            _as_written(text, words[second], pronoun),
-        )
-    except IndexError:
-        file.refuse("the index of a span is beyond its words", number)
+    spans = [file.value(target, f"span{n}_text", number) for n in (1, 2)]
+    for place, span in enumerate(spans):
+        if span in text or span in _APART:
+            continue
+        index = second if place else first
+        if _GLUED in span:
+            second = _GLUED_AT
+        spans[place] = _as_written(file, number, text, span, index)
+    referent, pronoun = spans
     for beginning, (plain, with_mark) in _ODD.items():
         if text.startswith(beginning) and plain in text:
             return text.replace(plain, with_mark), referent
@@ -56,10 +59,15 @@ def marked(file: OfficialFile, number: int, row: Mapping[str, Any]) -> tuple[str
     return blank.replace(" X ", f" *{pronoun}* "), referent
 
 
-def _as_written(text: str, word: str, span: str) -> str:
-    """A span with the case that it has in the text, and without the full stop and line breaks that it has
-    not."""
-    if span in text or span in _APART:
-        return span
+def _as_written(file: OfficialFile, number: int, text: str, span: str, index: int) -> str:
+    """A span with the case of the word at its index, and without the full stop and line breaks that the text
+    has not."""
+    try:
+        word = text.split()[index]
+    except IndexError:
+        file.refuse("the index of a span is beyond its words", number)
     first = span[:1].lower() if word[:1].islower() else span[:1].upper()
-    return (first + span[1:]).rstrip(".").replace("\n", " ")
+    written = (first + span[1:]).rstrip(".").replace("\n", " ")
+    if written not in text:
+        file.refuse(f"the text has no {ascii(span)[:40]}", number)
+    return written

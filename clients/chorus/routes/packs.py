@@ -9,7 +9,7 @@ from chorus.errors import InvalidArgumentError
 from chorus.methods import Method
 from chorus.routes import references
 from chorus.routes.paging import PAGE, every
-from chorus.routes.tasks import get_page
+from chorus.routes.tasks import get_page, moved_from
 from chorus.types import AliasMove, Pack, PackPage
 from chorus.wire import Call, Request, Steps, encode_json, model_of, nothing, query_of
 
@@ -80,12 +80,24 @@ def delete_pack(name: str) -> Call[None]:
     return Call(Request("DELETE", _path(named), named.query), nothing)
 
 
-def promote_pack(name: str, version: int | str, alias: str = "live") -> Call[AliasMove]:
-    """Point an alias of a pack at a version. Everybody sees it at once."""
+def promote_pack(
+    name: str, version: int | str, alias: str = "live", *, expected: int | None = None
+) -> Call[AliasMove]:
+    """Point an alias of a pack at a version. Everybody sees it at once.
+
+    Args:
+        name: the pack.
+        version: the version's number.
+        alias: it begins with a letter, and is created if it does not exist.
+        expected: move it only if it names this version now; 0 if there is to be no such alias.
+
+    Raises:
+        ConflictError: `alias_moved`: it names another version than `expected`.
+    """
     named = references.parse_whole(name, "pack")
     path = _path(named, "aliases", references.segment(alias, "alias"))
-    body = encode_json({"version": references.version_number(version)})
-    return Call(Request("PUT", path, named.query, body=body), model_of(AliasMove))
+    body = {"version": references.version_number(version)} | moved_from(expected)
+    return Call(Request("PUT", path, named.query, body=encode_json(body)), model_of(AliasMove))
 
 
 def remove_pack_alias(name: str, alias: str) -> Call[None]:
@@ -95,15 +107,24 @@ def remove_pack_alias(name: str, alias: str) -> Call[None]:
     return Call(Request("DELETE", path, named.query), nothing)
 
 
-def rollback_pack(name: str, alias: str = "live") -> Call[AliasMove]:
+def rollback_pack(
+    name: str, alias: str = "live", *, version: int | None = None, expected: int | None = None
+) -> Call[AliasMove]:
     """Point an alias of a pack back to the version that it named before its last move.
 
+    Args:
+        name: the pack.
+        alias: the alias.
+        version: go there or nowhere, as the pack's `back` told it.
+        expected: move it only if it names this version now.
+
     Raises:
-        ConflictError: there is nothing to go back to.
+        ConflictError: there is nothing to go back to; `alias_moved`: it names another version than
+            `expected`, or would go to another than `version`.
     """
     named = references.parse_whole(name, "pack")
-    request = Request("POST", _path(named, "rollback"), named.query, body=encode_json({"alias": alias}))
-    return Call(request, model_of(AliasMove))
+    body = encode_json({"alias": alias} | moved_from(expected, version))
+    return Call(Request("POST", _path(named, "rollback"), named.query, body=body), model_of(AliasMove))
 
 
 class PackMethods:

@@ -66,27 +66,45 @@ def delete(task: str) -> Call[None]:
     return Call(Request("DELETE", task_path(named), named.query), nothing)
 
 
-def aliases(task: str) -> Call[Aliases]:
-    """A task's aliases and the history of their moves."""
+def aliases(task: str, *, limit: int | None = None) -> Call[Aliases]:
+    """A task's aliases, where a rollback of each would lead, and the history of their moves.
+
+    Args:
+        task: the task.
+        limit: only the newest moves, at most 500; default every move.
+    """
     named = references.parse_whole(task)
-    return Call(get_page(task_path(named, "aliases"), named.query), model_of(Aliases))
+    query = named.query + query_of(limit=limit)
+    return Call(get_page(task_path(named, "aliases"), query), model_of(Aliases))
 
 
-def promote(task: str, version: int | str, alias: str = "live") -> Call[AliasMove]:
+def promote(
+    task: str, version: int | str, alias: str = "live", *, expected: int | None = None
+) -> Call[AliasMove]:
     """Point an alias at a version. Everybody sees it at once.
 
     Args:
         task: the task.
         version: the version's number.
         alias: it begins with a letter, and is created if it does not exist.
+        expected: move it only if it names this version now; 0 if there is to be no such alias.
 
     Returns:
         Where the alias points now, and where it pointed before.
+
+    Raises:
+        ConflictError: `alias_moved`: it names another version than `expected`.
     """
     named = references.parse_whole(task)
     path = task_path(named, "aliases", references.segment(alias, "alias"))
-    body = encode_json({"version": references.version_number(version)})
-    return Call(Request("PUT", path, named.query, body=body), model_of(AliasMove))
+    body = {"version": references.version_number(version)} | moved_from(expected)
+    return Call(Request("PUT", path, named.query, body=encode_json(body)), model_of(AliasMove))
+
+
+def moved_from(expected: int | None, version: int | None = None) -> dict[str, int]:
+    """What a move is to be refused for, as fields of its body."""
+    given = {"expected": expected, "version": version}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def remove_alias(task: str, alias: str) -> Call[None]:
@@ -96,14 +114,23 @@ def remove_alias(task: str, alias: str) -> Call[None]:
     return Call(Request("DELETE", path, named.query), nothing)
 
 
-def rollback(task: str, alias: str = "live") -> Call[AliasMove]:
+def rollback(
+    task: str, alias: str = "live", *, version: int | None = None, expected: int | None = None
+) -> Call[AliasMove]:
     """Point an alias back to the version that it named before its last move.
 
+    Args:
+        task: the task.
+        alias: the alias.
+        version: go there or nowhere, as `back` of `aliases(task)` told it.
+        expected: move it only if it names this version now.
+
     Raises:
-        ConflictError: there is nothing to go back to.
+        ConflictError: there is nothing to go back to; `alias_moved`: it names another version than
+            `expected`, or would go to another than `version`.
     """
     named = references.parse_whole(task)
-    body = encode_json({"alias": alias})
+    body = encode_json({"alias": alias} | moved_from(expected, version))
     request = Request("POST", task_path(named, "rollback"), named.query, body=body)
     return Call(request, model_of(AliasMove))
 

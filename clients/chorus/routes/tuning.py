@@ -60,7 +60,8 @@ def start(
         test: data that is measured once, at the end.
         data: further fields of the document's `data`: format, column_names, validation_rows, validation_from.
         recipe: knobs that differ from the paper's: steps, batch_size, prompt_length, learning_rate, ...
-        document: a whole job document. The other arguments override it, `data` and `recipe` field by field.
+        document: a whole job document. The other arguments override it; `data`, `recipe` and `sweep` field by
+            field.
         fields: any other field of a job document, see `JobFields`: template, columns, target, labels,
             metrics, seed, ensemble, promote, ... The server refuses a field that it does not know, and names
             it.
@@ -76,6 +77,8 @@ def start(
     sources: dict[str, Any] = {}
     knobs = {**(whole.get("recipe") or {}), **(recipe or {})} or None
     given_fields = without_none({"task": task, "recipe": knobs, **fields})
+    if whole.get("sweep") and (searched := fields.get("sweep")):
+        given_fields["sweep"] = {**whole["sweep"], **searched}
     try:
         for name, given in splits.items():
             if given is None:

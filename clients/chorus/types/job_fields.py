@@ -66,6 +66,13 @@ class JobFields(TypedDict, total=False):
     ensemble_name: str | None
     """Name of that ensemble. When left out: the task's name and `-ensemble`."""
 
+    seeds: int | None
+    """Train every recipe so often, with the indices from `index` on. The result has mean and deviation, and
+    the best seed becomes a version."""
+
+    sweep: Mapping[str, Any] | None
+    """Try several recipes, and make a version of the best."""
+
     promote: bool | None
     """Move `@live` to the new version (for an ensemble: to the best on validation). It needs the scope
     `prompts:write`. A task's first version gets it anyway."""

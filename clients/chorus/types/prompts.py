@@ -84,9 +84,15 @@ class AliasHistoryEntry(AliasMove):
 
 
 class Aliases(Wire):
-    """A task's aliases, and all their moves, oldest first."""
+    """A task's aliases, and their moves, oldest first.
+
+    Attributes:
+        back: to which version a rollback of each alias would go; without those that have nothing to go back
+            to.
+    """
 
     aliases: dict[str, int]
+    back: dict[str, int] = Field(default_factory=dict)
     history: list[AliasHistoryEntry] = Field(default_factory=list)
 
 
@@ -148,6 +154,7 @@ class Pack(Wire):
 
     Attributes:
         unknown_questions: what happens to others: `refuse` or `base`.
+        back: to which version a rollback of each alias would go.
     """
 
     pack: str
@@ -157,6 +164,7 @@ class Pack(Wire):
     digest: str
     created_at: datetime
     aliases: dict[str, int] = Field(default_factory=dict)
+    back: dict[str, int] = Field(default_factory=dict)
 
 
 class PackPage(Wire):

@@ -11,6 +11,7 @@ import struct
 import sys
 from typing import TypeAlias
 
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from chorus_console.door import Visit
@@ -41,7 +42,7 @@ async def show(visit: Visit) -> Response:
     moved: list[tuple[float, float]] = []
     if other:
         theirs = await asyncio.to_thread(read_rows, await client.artifact(other))
-        moved = [(cosine(a, b), math.dist(a, b)) for a, b in zip(rows, theirs, strict=False)]
+        moved = await asyncio.to_thread(moves, rows, theirs)
     return await visit.show(
         "interpret.html", task=reference, other=other, version=version, known=known, moved=moved,
         rows=near.rows[:_MOST_ROWS], left=max(0, len(near.rows) - _MOST_ROWS),
@@ -73,6 +74,18 @@ def cosine(a: Row, b: Row) -> float:
     """The cosine between two rows; 0 if one of them is zero."""
     norms = math.hypot(*a) * math.hypot(*b)
     return sum(map(operator.mul, a, b)) / norms if norms else 0.0
+
+
+def moves(rows: list[Row], theirs: list[Row]) -> list[tuple[float, float]]:
+    """The cosine and the distance between each row and the one in its place in another prompt.
+
+    Raises:
+        HTTPException: 400, the prompts are of models of different widths.
+    """
+    width, other = (len(each[0]) if each else 0 for each in (rows, theirs))
+    if width != other:
+        raise HTTPException(400, f"The rows have {width} numbers, those of the other version {other}.")
+    return [(cosine(a, b), math.dist(a, b)) for a, b in zip(rows, theirs, strict=False)]
 
 
 def likeness(rows: list[Row]) -> list[list[float]]:

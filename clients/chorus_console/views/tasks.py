@@ -64,7 +64,7 @@ async def _lives(
         number, client = task.aliases.get("live"), visit.client.tasks
         try:
             version = None if number is None else await client.version(task.task, number)
-            moves = (await client.aliases(task.task)).history
+            moves = (await client.aliases(task.task, limit=1)).history
         except ApiError:  # deleted meanwhile, or shared for use only
             return None, None
         return version, moves[-1] if moves else None
@@ -88,13 +88,10 @@ async def one(visit: Visit) -> Response:
     name, cursor = f"{parts['tenant']}/{parts['task']}", query.get("cursor") or None
     client = visit.client.tasks
     task, versions, aliases = await asyncio.gather(
-        client.get(name), client.versions_page(name, limit=_PAGE, cursor=cursor), client.aliases(name)
+        client.get(name),
+        client.versions_page(name, limit=_PAGE, cursor=cursor),
+        client.aliases(name, limit=_MOVES),
     )
-    before = aliases.history[-2::-1] if len(aliases.history) > 1 else []
-    back = {
-        alias: next((move.previous for move in reversed(aliases.history) if move.alias == alias), None)
-        for alias in aliases.aliases
-    }
     live = next((v for v in versions.versions if v.version == aliases.aliases.get("live")), None)
     if live is None and "live" in aliases.aliases:
         live = await client.version(name, aliases.aliases["live"])
@@ -102,7 +99,7 @@ async def one(visit: Visit) -> Response:
         "task.html",
         grants=await _grants(visit, name),
         task=task, live=live, versions=versions.versions, next=versions.next_cursor, aliases=aliases.aliases,
-        back=back, history=list(reversed(aliases.history))[:_MOVES], moves=len(before) + 1,
+        back=aliases.back, history=aliases.history[::-1],
         same=same("GET", f"/v1/tasks/{parts['task']}/versions",
                   f"versions = client.tasks.versions({name!r})",
                   "chorus", "tasks", "versions", name, tenant=parts["tenant"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -76,47 +76,56 @@ async def propose(visit: Visit) -> Response:
     """What a promotion or a rollback would change, before it is done."""
     name, query, client = _task(visit), visit.request.query_params, visit.client.tasks
     alias = query.get("alias", "live").strip() or "live"
-    aliases = await client.aliases(name)
-    now = aliases.aliases.get(alias)
-    back = query.get("back") == "1"
-    if back:
-        before = next((move.previous for move in reversed(aliases.history) if move.alias == alias), None)
-        if before is None:
-            raise HTTPException(409, f"There is nothing that {alias} could go back to.")
-        wanted = before
-    else:
-        wanted = _number(query.get("version", ""))
+    aliases = await client.aliases(name, limit=1)
+    now, back = aliases.aliases.get(alias), query.get("back") == "1"
+    wanted = going_back(aliases.back, alias) if back else _number(query.get("version", ""))
     numbers = [wanted] if now is None or now == wanted else [now, wanted]
     versions = await asyncio.gather(*(client.version(name, number) for number in numbers))
     return await visit.show(
-        "move.html", task=name, alias=alias, now=now, wanted=wanted, back=back, versions=versions,
-        rows=facts(versions), same=_moving(name, alias, wanted, back),
+        "move.html", whole=name, kind="tasks", page=task_path(name), alias=alias, now=now, wanted=wanted,
+        back=back, versions=versions, rows=facts(versions), same=_moving(name, alias, now, wanted, back),
     )  # fmt: skip
 
 
-def _moving(name: str, alias: str, version: int, back: bool) -> Same:
+def going_back(back: Mapping[str, int], alias: str) -> int:
+    """To which version a rollback goes. Raises HTTPException 409 if to none."""
+    if alias not in back:
+        raise HTTPException(409, f"There is nothing that {alias} could go back to.")
+    return back[alias]
+
+
+def _moving(name: str, alias: str, now: int | None, version: int, back: bool) -> Same:
     tenant, _, task = name.partition("/")
+    expected = now or 0
     if back:
         return same(
-            "POST", f"/v1/tasks/{task}/rollback", f"client.tasks.rollback({name!r}, {alias!r})",
-            "chorus", "tasks", "rollback", name, "--alias", alias, body={"alias": alias}, tenant=tenant,
+            "POST", f"/v1/tasks/{task}/rollback",
+            f"client.tasks.rollback({name!r}, {alias!r}, version={version}, expected={expected})",
+            "chorus", "tasks", "rollback", name, "--alias", alias,
+            body={"alias": alias, "version": version, "expected": expected}, tenant=tenant,
         )  # fmt: skip
     return same(
-        "PUT", f"/v1/tasks/{task}/aliases/{alias}", f"client.tasks.promote({name!r}, {version}, {alias!r})",
-        "chorus", "tasks", "promote", name, str(version), "--alias", alias, body={"version": version},
-        tenant=tenant,
+        "PUT", f"/v1/tasks/{task}/aliases/{alias}",
+        f"client.tasks.promote({name!r}, {version}, {alias!r}, expected={expected})",
+        "chorus", "tasks", "promote", name, str(version), "--alias", alias,
+        body={"version": version, "expected": expected}, tenant=tenant,
     )  # fmt: skip
 
 
 async def move(visit: Visit) -> Response:
     """Point an alias at a version, or back to where it was; only if it still is where the page said."""
     name, client = _task(visit), visit.client.tasks
-    alias, seen = await visit.text("alias", "live"), await visit.text("now")
-    now = (await client.aliases(name)).aliases.get(alias)
-    if seen != ("" if now is None else str(now)):
-        raise HTTPException(409, f"{alias} was moved meanwhile: look again at what would change.")
-    if await visit.text("back") == "1":
-        await client.rollback(name, alias)
+    alias, now, wanted, back = await asked_move(visit)
+    if back:
+        await client.rollback(name, alias, version=wanted, expected=now)
     else:
-        await client.promote(name, _number(await visit.text("version")), alias)
+        await client.promote(name, wanted, alias, expected=now)
     return visit.go(task_path(name, moved=alias))
+
+
+async def asked_move(visit: Visit) -> tuple[str, int, int, bool]:
+    """What the form of `move.html` says: the alias, the version that it named (0: none) and the one that it
+    is to name, and whether that is a rollback."""
+    alias, now = await visit.text("alias", "live"), await visit.text("now")
+    wanted = _number(await visit.text("version"))
+    return alias, _number(now) if now else 0, wanted, await visit.text("back") == "1"

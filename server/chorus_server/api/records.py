@@ -14,6 +14,7 @@ from prompts_store.records import (
     AliasMove,
     Calibration,
     EnsembleVersion,
+    ListRecord,
     PackVersion,
     PromptVersion,
     TaskRecord,
@@ -124,8 +125,8 @@ def ensemble_json(ensemble: EnsembleVersion, aliases: Mapping[str, int]) -> dict
     }
 
 
-def pack_json(pack: PackVersion, aliases: Mapping[str, int]) -> dict[str, Any]:
-    """One version of a pack."""
+def pack_json(pack: PackVersion, record: ListRecord[PackVersion]) -> dict[str, Any]:
+    """One version of a pack, of which the record tells where its aliases point."""
     return {
         "pack": f"{pack.tenant}/{pack.name}",
         "version": pack.number,
@@ -140,7 +141,8 @@ def pack_json(pack: PackVersion, aliases: Mapping[str, int]) -> dict[str, Any]:
         "unknown_questions": pack.unknown_questions,
         "digest": pack.digest,
         "created_at": pack.created_at,
-        "aliases": dict(aliases),
+        "aliases": dict(record.aliases),
+        "back": dict(record.back),
     }
 
 

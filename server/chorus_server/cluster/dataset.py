@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from chorus_server.cluster.files import SOURCE, AnsweredFile, FileSets, bucket_of, fetch
+from chorus_server.cluster.files import SOURCE, AnsweredFile, FileSets, attempted, bucket_of, fetch
 from chorus_server.cluster.questions import ROW_CODES, DatasetEndpoint, RowQuestion
 from chorus_server.cluster.rows import RowAnswers
 from chorus_server.errors import (
@@ -38,13 +39,15 @@ class FileAnswers:
 
     Args:
         source, target: URLs of folders or buckets.
+        run: the same in all processes of a run.
         question: for `RowAnswers`, by name.
     """
 
-    def __init__(self, source: str, target: str, **question: Any) -> None:
+    def __init__(self, source: str, target: str, run: str, **question: Any) -> None:
         settings = load_settings(question.get("settings"), listening=False)
         self._source = bucket_of(settings, source, "source")
         self._target = bucket_of(settings, target, "target")
+        self._run = run
         self._rows = RowAnswers(**question)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
@@ -60,11 +63,12 @@ class FileAnswers:
     def _answer_file(self, path: str, folder: Path) -> dict[str, Any]:
         before, after = folder / "before.parquet", folder / "after.parquet"
         try:
-            version = fetch(self._source, path, before)
-            rows, failed = self._rewrite(before, after, version)
-            self._check_version(path, version)
-            self._target.put_file(path, after)
-            self._check_version(path, version)  # if it is another by now, the next run sees that too
+            with attempted(self._target, path, self._run):
+                version = fetch(self._source, path, before)
+                rows, failed = self._rewrite(before, after, version)
+                self._check_version(path, version)
+                self._target.put_file(path, after)
+                self._check_version(path, version)  # if it is another by now, the next run sees that too
         except (QuotaExceededError, NotReadyError, EngineDeadError):
             raise  # other files would fare no better
         except (ChorusError, StoreError, OSError, ValueError, pa.ArrowException) as error:
@@ -153,6 +157,7 @@ def answer_files(
         fn_constructor_kwargs={
             "source": source,
             "target": target,
+            "run": secrets.token_hex(6),
             "settings": settings,
             **question.document(),
         },

@@ -29,6 +29,9 @@ QUESTION = "_question.json"
 SOURCE = b"chorus.source"
 """In the metadata of an answered file: the version of its source."""
 
+MOST_ATTEMPTS = 3
+"""How often a run begins a file whose process ends each time."""
+
 _SUFFIX = ".parquet"
 _FOOTER_BYTES = 1 << 16
 _FOOTERS_AT_ONCE = 16
@@ -123,6 +126,33 @@ def fetch(bucket: Bucket, path: str, to: Path) -> str:
     with to.open("wb") as opened:
         opened.writelines(bucket.parts(path, one_version=True))
     return version
+
+
+@contextmanager
+def attempted(target: Bucket, path: str, run: str) -> Iterator[None]:
+    """Keep in the target that a file is under way. If that ends its process, Ray begins it again in another
+    one, and would do so for ever.
+
+    Args:
+        run: which run it is; another one begins to count anew.
+
+    Raises:
+        InvalidInputError: `MOST_ATTEMPTS` processes of this run have ended at it.
+        StoreError: the target does not answer.
+    """
+    key, attempts = f"_attempts/{path}.json", 0
+    if (kept := target.get(key)) is not None and (found := json.loads(kept))["run"] == run:
+        attempts = found["attempts"]
+    if attempts < MOST_ATTEMPTS:
+        target.put(key, json.dumps({"run": run, "attempts": attempts + 1}).encode())
+    try:
+        if attempts >= MOST_ATTEMPTS:
+            raise InvalidInputError(
+                f"{attempts} processes ended while they answered it: look into their logs, and at its rows."
+            )
+        yield
+    finally:
+        target.remove(key)
 
 
 def _files(bucket: Bucket) -> dict[str, str]:

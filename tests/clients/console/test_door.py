@@ -27,6 +27,11 @@ def live(site: Site) -> Any:
     return site.operator.get("/v1/tasks/sentiment").json()["aliases"]["live"]
 
 
+def form_of(page: str) -> dict[str, str]:
+    """The hidden fields of a page that shows a move."""
+    return dict(re.findall(r'type="hidden" name="(alias|version|now|back)" value="([^"]*)"', page))
+
+
 def cookie(site: Site) -> str:
     """The name of the session's cookie."""
     return f"chorus_console_{site.url.rpartition(':')[2].strip('/')}"
@@ -131,12 +136,57 @@ def test_control_with_the_token_the_change_is_made(site: Site) -> None:
     form = {"alias": "live", "version": "1", "now": str(before), "back": ""}
     assert browser.post(MOVE, form).status_code == 303 and live(site) == 1
     stale = browser.post(MOVE, form)  # the page said something else
-    assert stale.status_code == 409 and "moved meanwhile" in stale.text
+    assert stale.status_code == 303 and live(site) == 1  # it is where it was to go
     browser.get(TASK)
-    assert browser.post(MOVE, {"alias": "live", "now": "1", "back": "1"}).status_code == 303
+    form = {"alias": "live", "version": str(before), "now": "1", "back": "1"}
+    assert browser.post(MOVE, form).status_code == 303
     assert live(site) == before
     told = site.operator.get("/v1/audit?limit=500").json()["rows"]
     assert {row["action"] for row in told} >= {"alias.move", "alias.rollback"}
+
+
+def test_a_rollback_goes_where_the_page_says(site: Site) -> None:
+    """From 1, 2, 3, going back twice leads to 2 and to 1; and a page that is out of date moves nothing."""
+    made = site.key("steps", name="steps")
+    browser = site.browser(made["key"])
+    prompt = site.operator.get("/v1/tasks/sentiment/versions/1/artifact?format=safetensors").content
+    with Client(site.url, made["key"]) as client:
+        for number in (1, 2, 3):
+            client.tasks.push("back", prompt, template=f"{number}: {{text}}")
+            client.tasks.promote("back", number)
+        page, back = "/console/tasks/steps/back", "/move?alias=live&back=1"
+        assert "Roll live back to 2…" in browser.get(page).text
+        old = form_of(browser.get(page + back).text)
+        assert browser.post(f"{page}/move", old).status_code == 303
+        assert client.tasks.get("back").aliases == {"live": 2}
+        assert "Roll live back to 1…" in browser.get(page).text
+        assert browser.post(f"{page}/move", old | {"now": "2"}).status_code == 409  # it said: to 2
+        assert "names version 2 now" in browser.post(f"{page}/move", old).text  # it said: from 3
+        assert client.tasks.get("back").aliases == {"live": 2}
+        assert browser.post(f"{page}/move", form_of(browser.get(page + back).text)).status_code == 303
+        assert client.tasks.get("back").aliases == {"live": 1}
+        assert browser.get(page + back).status_code == 409
+        assert "There is nothing to go back to." in browser.get(page).text
+
+
+def test_a_pack_rolls_back_after_its_difference_is_shown(site: Site) -> None:
+    made = site.key(name="packer")
+    browser = site.browser(made["key"])
+    with Client(site.url, made["key"]) as client:
+        client.packs.create("desk", {"mood": "sentiment@1"})
+        client.packs.create("desk", {"mood": "sentiment@2", "tone": "sentiment@1"})
+        assert "Roll live of desk" not in browser.get("/console/packs").text  # live never moved
+        client.packs.promote("desk", 2)
+        assert "Roll live of desk back to 1…" in browser.get("/console/packs").text
+        page = browser.get("/console/packs/default/desk/move?alias=live")
+        for text in ("default/sentiment@1", "default/sentiment@2", "question: tone", "back to version 1"):
+            assert text in page.text
+        form = form_of(page.text)
+        assert browser.post("/console/packs/default/desk/move", form | {"now": "1"}).status_code == 409
+        assert browser.post("/console/packs/default/desk/move", form).status_code == 303
+        assert client.packs.get("desk").aliases == {"live": 1}
+        assert browser.get("/console/packs/default/desk/move").status_code == 409
+        client.packs.delete("desk")
 
 
 def test_another_tenants_pages_are_like_those_of_nobody(site: Site) -> None:

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from chorus_console import data, rows
 from chorus_console.door import own_path
 from chorus_console.templates_of import fields_of, filled
-from chorus_console.views.interpreting import cosine, likeness, read_rows
+from chorus_console.views.interpreting import cosine, likeness, moves, read_rows
 from chorus_console.views.operations import Samples
 
 
@@ -146,6 +146,14 @@ def test_rows_of_a_prompt_and_how_alike_they_are() -> None:
     assert math.isclose(cosine(found[0], found[1]), 0.96) and cosine(found[0], found[2]) == 0.0
     alike = likeness(found)
     assert alike[0][1] == alike[1][0] and alike[0][0] == 1.0
+
+
+def test_rows_move_between_prompts_of_one_width_only() -> None:
+    here, there = ([array.array("f", row)] for row in ([3, 4], [4, 3]))
+    ((angle, distance),) = moves(here, there)
+    assert math.isclose(angle, 0.96) and math.isclose(distance, math.sqrt(2))
+    with pytest.raises(HTTPException, match="2 numbers, those of the other version 3"):
+        moves(here, [array.array("f", [1, 2, 3])])
 
 
 def test_quantiles_are_read_from_a_histogram() -> None:

@@ -21,6 +21,7 @@ from chorus_server.tuning.data.columns import text_row
 from chorus_server.tuning.data.normalizers import NORMALIZERS
 from chorus_server.tuning.data.readers import read_rows
 from chorus_server.tuning.data.splits import load_split
+from chorus_server.tuning.document.evaluation import EvaluationDocument
 from chorus_server.tuning.document.job import JobDocument
 from chorus_server.tuning.document.prompt import PromptDocument
 from chorus_server.tuning.metrics import measure
@@ -32,6 +33,12 @@ EXPECTED: Mapping[str, Mapping[str, list[dict[str, Any]]]] = json.loads(
 )
 SPLITS = {"val": "dev", "dev_matched": "dev", "dev_mismatched": "mismatched"}
 """Ours, where T5's examples have the file's name."""
+
+
+WSC_ROW = (
+    '{"text": "Ann said she won.", "label": true, "target": {"span1_index": %d, "span1_text": "%s", '
+    '"span2_index": 2, "span2_text": "she"}}\n'
+)
 
 
 def source(name: str) -> Path:
@@ -141,7 +148,13 @@ def test_the_documents_are_a_jobs(name: str, tmp_path: Path) -> None:
     )
     assert (prompt.recipe.initialiser == "words") == (name in ("superglue/record", "superglue/wsc"))
     evaluation = json.loads((made.folder / "evaluation.json").read_text())
-    assert evaluation["metrics"] == list(prompt.metrics)
+    asked_base = EvaluationDocument.read({**evaluation, "file": "file-1"})
+    asked_base.check()
+    completed = asked_base.completed(())
+    assert completed.metrics == prompt.metrics and set(completed.labels) == set(prompt.labels)
+    (base,) = (each.base for each in completed.subjects)
+    assert base is not None and base.template == prompt.template
+    assert base.normalizer == prompt.settings.get("normalizer")
     if prompt.labels:
         assert {row["label"] for row in lines(made, "train")} <= set(prompt.labels)
 
@@ -149,7 +162,7 @@ def test_the_documents_are_a_jobs(name: str, tmp_path: Path) -> None:
 def test_rows_are_counted_before_they_are_chosen(tmp_path: Path) -> None:
     train, dev = prepared("superglue/wsc", tmp_path).splits
     assert (train.rows, train.examples, train.labels) == (4, 3, {"False": 1, "True": 3})
-    assert (dev.rows, dev.examples, dev.labels) == (2, 2, {"False": 1, "True": 1})
+    assert (dev.rows, dev.examples, dev.labels) == (4, 4, {"False": 1, "True": 3})
     train, _ = prepare("superglue/record", source("superglue/record"), tmp_path / "record").splits
     assert (train.rows, train.examples, train.labels) == (2, 3, {})
 
@@ -209,6 +222,8 @@ def test_a_zip_is_read_as_a_folder_is(tmp_path: Path) -> None:
         ("superglue/cb", "val.jsonl", "premise\tb\n", "row 1: it is not JSON"),
         ("superglue/cb", "val.jsonl", "", "no row could be read"),
         ("superglue/wsc", "val.jsonl", '{"text": "a b", "label": true, "target": {}}\n', "no 'span1_index'"),
+        ("superglue/wsc", "val.jsonl", WSC_ROW % (70, "ann"), "row 1: the index of a span is beyond"),
+        ("superglue/wsc", "val.jsonl", WSC_ROW % (0, "Bob"), "row 1: the text has no 'Bob'"),
         ("glue/mnli", "dev_matched.tsv", "index\tsentence1\tsentence2\n", "no column 'gold_label'"),
         ("glue/rte", "dev.tsv", "sentence1\tsentence2\tlabel\na\tb\t2\n", "'label' is '2', and the set has"),
         ("glue/stsb", "dev.tsv", "sentence1\tsentence2\tscore\na\tb\thigh\n", "'high', which is no number"),

@@ -209,7 +209,7 @@ READS = {
     "holds_keys",
     "in_memory", "job_events", "jobs_of_other_matrices", "last_change", "last_ensemble_number", "last_number",
     "list_calibrations", "list_ensembles", "get_pack", "last_pack_number", "list_packs", "pack_alias_history",
-    "resolve_pack",
+    "resolve_pack", "rollbacks",
     "list_files", "list_grants", "list_jobs", "list_keys", "list_shared", "list_tasks", "list_tenants",
     "list_versions", "open", "pairing", "plan_collection", "require_grant", "resolve",
     "resolve_ensemble", "usage", "values", "verify_audit",

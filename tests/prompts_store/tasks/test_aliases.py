@@ -140,3 +140,47 @@ def test_readers_see_one_version_or_the_other_while_live_moves(disk_store: Promp
         reader.join()
     assert not failures
     assert seen <= {1, 2} and seen
+
+
+def test_it_is_told_where_a_rollback_goes(store: PromptStore) -> None:
+    """`rollbacks` says where `rollback` then goes; versions that were deleted are skipped."""
+    publish_some(store, 6)
+    assert store.rollbacks("acme", "sst2") == {}
+    for number in (2, 3, 4, 5):
+        store.set_alias("acme", "sst2", "live", number)
+    store.set_alias("acme", "sst2", "canary", 5)
+    store.set_alias("acme", "sst2", "canary", 6)
+    assert store.rollbacks("acme", "sst2") == {"live": 4, "canary": 5}
+    store.remove_alias("acme", "sst2", "canary")
+    store.rollback("acme", "sst2")
+    store.delete_version("acme", "sst2", 3)
+    assert store.rollbacks("acme", "sst2") == {"live": 2}  # not 5, which the rollback left
+    for went in (2, 1):
+        assert store.rollbacks("acme", "sst2") == {"live": went}
+        assert store.rollback("acme", "sst2").version == went
+    assert store.rollbacks("acme", "sst2") == {}
+    assert [move.version for move in store.alias_history("acme", "sst2", limit=2)] == [2, 1]
+
+
+def test_a_move_may_be_refused_where_the_alias_is_elsewhere(store: PromptStore) -> None:
+    publish_some(store, 4)
+    store.set_alias("acme", "sst2", "live", 2, expected=1)
+    store.set_alias("acme", "sst2", "live", 3, expected=2)
+    store.set_alias("acme", "sst2", "canary", 2, expected=0)
+    before = moves(store)
+    for refused in (
+        lambda: store.set_alias("acme", "sst2", "live", 4, expected=2),
+        lambda: store.set_alias("acme", "sst2", "live", 4, expected=0),
+        lambda: store.set_alias("acme", "sst2", "canary", 4, expected=0),
+        lambda: store.set_alias("acme", "sst2", "new", 4, expected=2),
+        lambda: store.rollback("acme", "sst2", expected=2),
+        lambda: store.rollback("acme", "sst2", version=1, expected=3),
+        lambda: store.rollback("acme", "sst2", version=3),
+    ):
+        with pytest.raises(ConflictError) as caught:
+            refused()
+        assert caught.value.code == "alias_moved" and caught.value.field in ("expected", "version")
+    assert moves(store) == before
+    # It is there already: sent again, it succeeds.
+    assert store.set_alias("acme", "sst2", "live", 3, expected=2).previous == 3
+    assert store.rollback("acme", "sst2", version=2, expected=3).version == 2

@@ -13,7 +13,7 @@ import pytest
 
 from chorus_server.cluster import rows
 from chorus_server.cluster.dataset import FileAnswers
-from chorus_server.cluster.files import FileSets
+from chorus_server.cluster.files import MOST_ATTEMPTS, FileSets, attempted, bucket_of
 from chorus_server.cluster.questions import RowQuestion
 from chorus_server.settings import Settings
 from prompts_store.errors import StoreError
@@ -39,7 +39,7 @@ def answer(beside: ApiServer, sets: FileSets) -> Callable[..., list[dict[str, An
 
     def answer(*paths: str) -> list[dict[str, Any]]:
         actor = FileAnswers(
-            sets.source, sets.target, settings={"data_dir": beside.settings.data_dir}, **QUESTION
+            sets.source, sets.target, "a run", settings={"data_dir": beside.settings.data_dir}, **QUESTION
         )
         return [row for table in actor(pa.table({"path": paths})) for row in table.to_pylist()]
 
@@ -61,19 +61,36 @@ def test_a_bad_file_is_reported_and_others_go_on(
     """The log has no word of what is in it."""
     pq.write_table(pa.table({"text": [b"secret"]}), source / "binary.parquet")
     pq.write_table(pa.table([["secret"], ["b"]], names=["text", "text"]), source / "twice.parquet")
+    pq.write_table(pa.table({"secret": ["a"]}), source / "other.parquet")
     (source / "broken.parquet").write_bytes(b"secret")
     put(source, "good.parquet")
-    assert len(left(sets)) == 4
+    assert len(left(sets)) == 5
     with caplog.at_level(logging.WARNING, "chorus.cluster"):
         *bad, gone, good = answer(
-            "binary.parquet", "twice.parquet", "broken.parquet", "gone.parquet", "good.parquet"
+            *(f"{name}.parquet" for name in ("binary", "twice", "other", "broken", "gone", "good"))
         )
-    for file, said in zip(bad, ("must be text", "two columns", "Parquet"), strict=True):
+    for file, said in zip(bad, ("must be text", "two columns", "there are secret", "Parquet"), strict=True):
         assert said in file["error"] and file["rows"] == 0
     assert "gone" in gone["error"]
     assert (good["error"], good["rows"], good["failed"]) == (None, 1, 0)
-    assert left(sets) == ["binary.parquet", "broken.parquet", "twice.parquet"]
-    assert len(caplog.records) == 4 and "secret" not in caplog.text
+    assert left(sets) == ["binary.parquet", "broken.parquet", "other.parquet", "twice.parquet"]
+    assert len(caplog.records) == 5 and "secret" not in caplog.text
+
+
+def test_a_file_that_ended_its_processes_is_reported_and_others_go_on(
+    source: Path, sets: FileSets, answer: Callable[..., list[Any]]
+) -> None:
+    put(source, "a.parquet")
+    put(source, "b.parquet")
+    target = bucket_of(Settings(), sets.target, "target")
+    ended = [attempted(target, "a.parquet", "a run") for _ in range(MOST_ATTEMPTS)]
+    for each in ended:
+        each.__enter__()
+    poison, good = answer("a.parquet", "b.parquet")
+    assert "processes ended" in poison["error"] and good["error"] is None
+    assert left(sets) == ["a.parquet"]
+    (found,) = answer("a.parquet")  # which begins to count anew
+    assert found["error"] is None
 
 
 def test_an_error_that_is_no_rows_own_is_the_files(
@@ -128,6 +145,7 @@ def test_a_file_that_is_written_meanwhile_is_answered_again(
             patch.setattr(Bucket, "put_file", sent)
         (found,) = answer("a.parquet")
     assert "was written" in found["error"] and left(sets) == ["a.parquet"]
+    assert (source.parent / "out" / "a.parquet").exists() is (moment == "put")
     (found,) = answer("a.parquet")
     assert found["error"] is None and left(sets) == []
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from chorus_server.cluster.files import QUESTION, SOURCE, FileSets, bucket_of
+from chorus_server.cluster.files import MOST_ATTEMPTS, QUESTION, SOURCE, FileSets, attempted, bucket_of
 from chorus_server.cluster.questions import RowQuestion
 from chorus_server.errors import InvalidInputError
 from chorus_server.settings import Settings
@@ -58,6 +58,25 @@ def test_a_file_is_done_once_it_answers_its_source_as_it_is(sets: FileSets, tmp_
     source.write_bytes(b"rows")
     os.utime(source, (2, 2))
     assert begin(sets) == (todo, [])
+
+
+def test_a_file_that_ends_its_processes_is_given_up(sets: FileSets, tmp_path: Path) -> None:
+    """One that ends in order is not counted."""
+    target, path = bucket_of(Settings(), sets.target, "target"), "a/c.parquet"
+    for _ in range(MOST_ATTEMPTS + 1):
+        with attempted(target, path, "orderly"):
+            pass
+    killed = [attempted(target, path, "one") for _ in range(MOST_ATTEMPTS)]
+    for each in killed:
+        each.__enter__()  # and the process is gone
+    with attempted(target, "b.parquet", "one"):
+        pass
+    with pytest.raises(InvalidInputError, match=f"{MOST_ATTEMPTS} processes"), attempted(target, path, "one"):
+        pass
+    again = [attempted(target, path, run) for run in ("one", "two", "two")]  # begins anew
+    for each in again:
+        each.__enter__()
+    assert not [name for name, _ in target.versions() if not name.startswith("_")]
 
 
 def test_a_target_has_answers_to_one_question(sets: FileSets, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from chorus_server.api.library.resolve import check_base
 from chorus_server.api.services import Services
 from chorus_server.errors import ForbiddenError, InvalidInputError
 from chorus_server.tenancy.principal import Principal, Scope
+from chorus_server.tuning.data.normalizers import check_normalizer, unsuited
 from chorus_server.tuning.document.evaluation import EvaluationDocument, EvaluationSubject
 from chorus_server.tuning.document.fields import refuse
 from prompts_store.jobs.records import Job
@@ -127,6 +128,11 @@ async def _pinned(services: Services, principal: Principal, subject: EvaluationS
             check_base(version, base.fingerprint, field)
         name = f"{made.tenant}/{made.name}@{made.number}"
         return _Pinned(subject.model_copy(update={"ensemble": name}), members, _shared(members))
+    if subject.base is not None and subject.base.normalizer is not None:
+        field = f"{path}.base.normalizer"
+        check_normalizer(subject.base.normalizer, field)
+        if (problem := unsuited(subject.base.template, subject.base.normalizer)) is not None:
+            raise InvalidInputError(problem, field=field)
     return _Pinned(subject, [], ())
 
 

@@ -12,10 +12,12 @@ from chorus_server.api.jobs.attempt import EngineAttempt
 from chorus_server.errors import InvalidInputError
 from chorus_server.tuning.data.columns import answers_of, metric_values, template_values, text_row
 from chorus_server.tuning.data.examples import TextRow
+from chorus_server.tuning.data.normalizers import normalized
 from chorus_server.tuning.data.readers import ReadOptions, read_rows
 from chorus_server.tuning.data.splits import check_rows
 from chorus_server.tuning.document.evaluation import MOST_ROWS, BaseSubject, EvaluationDocument
 from chorus_server.tuning.document.prompt import PromptDocument
+from chorus_server.tuning.document.recipe import NORMALIZER_SETTING
 from prompts_store.tasks.template import parse_template
 
 _ROWS_A_LOOK = 1_000
@@ -28,7 +30,7 @@ class EvaluationRow:
     Attributes:
         row: its number in the file, from 1, without a header.
         answers: accepted answers; the first is the target.
-        values: the fields of each subject's template.
+        values: the fields of each subject's template; a version's are not normalised yet.
         columns: what metrics need of it, by what it is; None for nothing.
     """
 
@@ -50,12 +52,15 @@ def evaluation_rows(
         InvalidInputError: a bad row, by its number, field `file`.
         StoreError: the file is not there.
     """
-    prompts = [_prompt(document, template) for template in templates]
+    prompts = [
+        _prompt(document, template, subject.base)
+        for template, subject in zip(templates, document.subjects, strict=True)
+    ]
     rows: list[EvaluationRow] = []
     texts: list[TextRow] = []
     for row, record in _records(attempt, document, document.file, "file"):
         answers = answers_of(prompts[0], row, record, field="file")
-        values = tuple(template_values(prompt, row, record, field="file") for prompt in prompts)
+        values = tuple(_values(prompt, row, record) for prompt in prompts)
         columns = metric_values(prompts[0], row, record, field="file")
         rows.append(EvaluationRow(row, answers, values, columns))
         texts.append(TextRow(row, parse_template(templates[0]).render(values[0]), answers))
@@ -77,7 +82,7 @@ def few_shot_text(attempt: EngineAttempt, document: EvaluationDocument, subject:
     parts = [subject.instruction] if subject.instruction else []
     if subject.few_shot:
         assert document.examples is not None
-        prompt = _prompt(document, subject.template)
+        prompt = _prompt(document, subject.template, subject)
         found = [
             text_row(prompt, row, record, field="examples")
             for row, record in _records(attempt, document, document.examples, "examples")
@@ -160,10 +165,19 @@ def _records(
     return found
 
 
-def _prompt(document: EvaluationDocument, template: str) -> PromptDocument:
-    """How tuning reads such a file."""
+def _values(prompt: PromptDocument, row: int, record: dict[str, Any]) -> Mapping[str, str]:
+    values = template_values(prompt, row, record, field="file")
+    return normalized(prompt.settings, parse_template(prompt.template), values)
+
+
+def _prompt(document: EvaluationDocument, template: str, base: BaseSubject | None = None) -> PromptDocument:
+    """How tuning reads such a file. The base model has no settings of a version that normalise, so its own
+    do it here."""
     known = set(parse_template(template).fields)
-    prompt = PromptDocument(template=template, target=document.target, target_texts=document.target_texts)
+    settings = {} if base is None or base.normalizer is None else {NORMALIZER_SETTING: base.normalizer}
+    prompt = PromptDocument(
+        template=template, target=document.target, target_texts=document.target_texts, settings=settings
+    )
     columns = {name: column for name, column in document.columns.items() if name in known}
     return prompt.model_copy(update={"columns": columns, "metric_columns": document.metric_columns})
 

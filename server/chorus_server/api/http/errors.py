@@ -53,6 +53,7 @@ STORE_STATUS: dict[str, int] = {
     "unknown_grant": 404,
     "no_store": 404,
     "conflict": 409,
+    "alias_moved": 409,
     "file_in_use": 409,
     "file_deleted": 409,
     "job_over": 409,

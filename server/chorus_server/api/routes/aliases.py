@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
 
 from chorus_server.api.door.auth import MayRead, MayWrite
 from chorus_server.api.door.routing import ChorusRoute
@@ -19,14 +21,22 @@ router = APIRouter(route_class=ChorusRoute, tags=["aliases"])
 
 @router.get("/v1/tasks/{task}/aliases", response_model=AliasesAnswer, responses=READ_ERRORS)
 async def list_aliases(
-    request: Request, principal: MayRead, task: TaskName, tenant: TenantName = None
+    request: Request,
+    principal: MayRead,
+    task: TaskName,
+    limit: Annotated[
+        int | None, Query(ge=1, le=500, description="Only the newest moves; every move without it.")
+    ] = None,
+    tenant: TenantName = None,
 ) -> Response:
-    """Where the aliases point now, and every move."""
+    """Where the aliases point now, where a rollback would lead, and how they moved."""
     library = services_of(request).library
     owner = await task_to_read(library, principal, tenant, task)
     aliases = await library.read(library.store.aliases, owner, task)
-    history = await library.read(library.store.alias_history, owner, task)
-    return await list_response("history", map(history_json, history), before={"aliases": dict(aliases)})
+    back = await library.read(library.store.rollbacks, owner, task)
+    history = await library.read(library.store.alias_history, owner, task, limit=limit)
+    before = {"aliases": dict(aliases), "back": dict(back)}
+    return await list_response("history", map(history_json, history), before=before)
 
 
 @router.put("/v1/tasks/{task}/aliases/{alias}", response_model=AliasMoveAnswer, responses=WRITE_ERRORS)
@@ -42,7 +52,13 @@ async def set_alias(
     library = services_of(request).library
     owner = owner_of_task(principal, tenant, task)
     move = await library.write(
-        acting_store(request).set_alias, owner, task, alias, body.version, moved_by=principal.name
+        acting_store(request).set_alias,
+        owner,
+        task,
+        alias,
+        body.version,
+        expected=body.expected,
+        moved_by=principal.name,
     )
     return json_response(move_json(move))
 
@@ -69,12 +85,14 @@ async def rollback(
     tenant: TenantName = None,
 ) -> Response:
     """Point an alias at the version that it named before."""
-    library = services_of(request).library
+    library, wanted = services_of(request).library, body or RollbackBody()
     move = await library.write(
         acting_store(request).rollback,
         owner_of_task(principal, tenant, task),
         task,
-        body.alias if body else "live",
+        wanted.alias,
+        version=wanted.version,
+        expected=wanted.expected,
         moved_by=principal.name,
     )
     return json_response(move_json(move))

@@ -48,9 +48,7 @@ async def list_packs(
         library.store.list_packs, principal.tenant, prefix=prefix or "", limit=limit, cursor=cursor
     )
     packs = (
-        pack_json(record.latest, record.aliases)
-        for record in page.items
-        if principal.may_name(record.latest.name)
+        pack_json(record.latest, record) for record in page.items if principal.may_name(record.latest.name)
     )
     return await list_response("packs", packs, after={"next_cursor": page.next_cursor})
 
@@ -90,7 +88,7 @@ async def publish_pack(
         created_by=principal.name,
     )
     record = await library.read(library.store.get_pack, owner, name)
-    return json_response(pack_json(made, record.aliases), 201 if created else 200)
+    return json_response(pack_json(made, record), 201 if created else 200)
 
 
 @router.get("/v1/packs/{name}", response_model=StoredPack, responses=READ_ERRORS)
@@ -113,7 +111,7 @@ async def show_pack(
         suffix = str(version) if version is not None else alias
         field = "alias" if alias else "version"
         found = await library.resolve_pack(f"{owner}/{name}@{suffix}", owner, field)
-    return json_response(pack_json(found, record.aliases))
+    return json_response(pack_json(found, record))
 
 
 @router.delete("/v1/packs/{name}", status_code=204, response_model=None, responses=WRITE_ERRORS)
@@ -140,7 +138,13 @@ async def set_pack_alias(
     library = services_of(request).library
     owner = owner_of_pack(principal, tenant, name)
     move = await library.write(
-        acting_store(request).set_pack_alias, owner, name, alias, body.version, moved_by=principal.name
+        acting_store(request).set_pack_alias,
+        owner,
+        name,
+        alias,
+        body.version,
+        expected=body.expected,
+        moved_by=principal.name,
     )
     return json_response(move_json(move))
 
@@ -167,12 +171,14 @@ async def rollback_pack(
     tenant: TenantName = None,
 ) -> Response:
     """Point an alias at the version that it named before."""
-    library = services_of(request).library
+    library, wanted = services_of(request).library, body or RollbackBody()
     move = await library.write(
         acting_store(request).rollback_pack,
         owner_of_pack(principal, tenant, name),
         name,
-        body.alias if body else "live",
+        wanted.alias,
+        version=wanted.version,
+        expected=wanted.expected,
         moved_by=principal.name,
     )
     return json_response(move_json(move))

@@ -111,7 +111,7 @@ SYSTEM_ONE: list[dict[str, Any]] = [
     }
 ]
 
-ALIAS: list[dict[str, Any]] = [{"version": 1}]
+ALIAS: list[dict[str, Any]] = [{"version": 1}, {"version": 1, "expected": 1}]
 
 GRANT: list[dict[str, Any]] = [{"rights": ["infer"]}, {"rights": ["infer", "read"]}]
 

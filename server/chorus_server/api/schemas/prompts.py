@@ -44,6 +44,13 @@ class AliasBody(RequestModel):
     model_config = ConfigDict(json_schema_extra=documented(examples.ALIAS))
 
     version: VersionNumber
+    expected: int | None = Field(
+        None,
+        ge=0,
+        le=2_147_483_647,
+        description="The version that it names now, 0 if there is no such alias. If it names another: 409, "
+        "`alias_moved`.",
+    )
 
 
 class RollbackBody(RequestModel):
@@ -52,6 +59,12 @@ class RollbackBody(RequestModel):
     model_config = ConfigDict(json_schema_extra=documented(examples.ROLLBACK))
 
     alias: str = Field("live", min_length=1, max_length=128)
+    version: VersionNumber | None = Field(
+        None, description="Where it is to go, from `back`. If it would go elsewhere: 409, `alias_moved`."
+    )
+    expected: VersionNumber | None = Field(
+        None, description="The version that it names now. If it names another: 409, `alias_moved`."
+    )
 
 
 class EnsembleVersionBody(RequestModel):
@@ -154,9 +167,13 @@ class AliasHistoryEntry(AliasMoveAnswer):
 
 
 class AliasesAnswer(AnswerModel):
-    """Where the aliases of a task point now, and every move."""
+    """Where the aliases of a task point now, and their moves, oldest first."""
 
     aliases: dict[str, int]
+    back: dict[str, int] = Field(
+        description="To which version a rollback of each alias would go; without those that have nothing to "
+        "go back to."
+    )
     history: list[AliasHistoryEntry]
 
 
@@ -198,6 +215,7 @@ class StoredPack(AnswerModel):
     digest: str
     created_at: datetime
     aliases: dict[str, int]
+    back: dict[str, int] = Field(description="To which version a rollback of each alias would go.")
 
 
 class PackPage(AnswerModel):

@@ -47,10 +47,10 @@ async def queue_job(services: Services, store: PromptStore, principal: Principal
     _check_names(principal, job, sent.paths)
     base = services.base()
     job = job.for_base(base.fingerprint)
-    prompts = [
-        await _checked(services, principal, prompt, path)
-        for prompt, path in zip(job.prompts, sent.paths, strict=True)
-    ]
+    prompts = []
+    for prompt, path in zip(job.prompts, sent.paths, strict=True):
+        await _check_trials(services, job, prompt, path)
+        prompts.append(await _pinned(services, principal, prompt, path))
     sources = list(sent.sources)
     await services.library.read(_check_sources, services.settings, sources)
     files = {field: value for field, kind, value in sources if kind == "file"}
@@ -113,26 +113,31 @@ def _check_size(document: Mapping[str, Any]) -> None:
         )
 
 
-async def _checked(
-    services: Services, principal: Principal, prompt: PromptDocument, path: FieldPaths
-) -> PromptDocument:
+async def _check_trials(
+    services: Services, job: JobDocument, prompt: PromptDocument, path: FieldPaths
+) -> None:
+    """Refuse a job that would train for hours and make a version that this server could not serve."""
     most = services.max_prompt_rows()
-    if prompt.recipe.prompt_length > most:
-        raise InvalidInputError(
-            f"The prompt would have {prompt.recipe.prompt_length} rows; the limit of this server is {most}: "
-            "send a smaller prompt_length.",
-            field=path("recipe", "prompt_length"),
-            code="prompt_rows_exceeded",
-        )
     check_default_settings(prompt.settings, path("settings"))
-    await _check_servable(services, prompt, path)
-    if prompt.initial_prompt is None:
-        return prompt
-    return await _pinned(services, principal, prompt, path)
+    known: set[tuple[int, bool, bool]] = set()
+    for variant in await services.text.run(job.variants, prompt):
+        recipe = variant.recipe
+        if recipe.prompt_length > most:
+            varies = any("prompt_length" in knobs for knobs in job.trials)
+            raise InvalidInputError(
+                f"The prompt would have {recipe.prompt_length} rows; the limit of this server is {most}: "
+                "send a smaller prompt_length.",
+                field="sweep.space.prompt_length" if varies else path("recipe", "prompt_length"),
+                code="prompt_rows_exceeded",
+            )
+        served = (recipe.prompt_length, recipe.sentinel_before_target, recipe.special_tokens)
+        if served not in known:  # nothing else of a recipe is a matter of serving
+            known.add(served)
+            await _check_servable(services, variant, path)
 
 
 async def _check_servable(services: Services, prompt: PromptDocument, path: FieldPaths) -> None:
-    """Refuse a job that would train for hours and make a version that this server could not serve."""
+    """Refuse a prompt that this server could not serve."""
     found = await services.text.run(
         faults,
         services,
@@ -153,8 +158,10 @@ async def _check_servable(services: Services, prompt: PromptDocument, path: Fiel
 async def _pinned(
     services: Services, principal: Principal, prompt: PromptDocument, path: FieldPaths
 ) -> PromptDocument:
-    """The prompt with its initial prompt pinned to a version, because an alias may move before the job
-    runs."""
+    """The prompt with its initial prompt, if it has one, pinned to a version, because an alias may move
+    before the job runs."""
+    if prompt.initial_prompt is None:
+        return prompt
     base, field = services.base(), path("initial_prompt")
     reference = prompt.initial_prompt or ""
     # Training goes on from its values, so asking it is not enough.

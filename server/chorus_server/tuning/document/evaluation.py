@@ -43,6 +43,11 @@ class BaseSubject(DocumentModel):
     template: Text = Field(
         "{text}", description="How columns become text; only `{name}` fields are possible."
     )
+    normalizer: ShortText | None = Field(
+        None,
+        exclude_if=lambda asked: asked is None,
+        description="How the template's fields are rewritten, as a version's setting `normalizer` does.",
+    )
     few_shot: int = Field(
         0,
         ge=0,

@@ -2,8 +2,9 @@
 
     {"task": "sst2", "data": {"train": {"file": "file-..."}}, "template": "{sentence}", "labels": [...], ...}
 
-One job trains one prompt, an `ensemble` of them (the same data, other random keys), or several: each entry of
-`prompts` overrides what stands beside that list. A completed document has every prompt in `prompts`, with all
+One job trains one prompt, an `ensemble` of them (the same data, other random keys), one recipe with several
+`seeds`, a `sweep` over recipes, or several prompts: each entry of `prompts` overrides what stands beside that
+list. A completed document has every prompt in `prompts`, with all
 defaults written out, and completing it again changes nothing.
 """
 
@@ -18,6 +19,7 @@ from chorus_server.errors import InvalidInputError
 from chorus_server.tuning.document.fields import MAX_ITEMS, PRINTABLE, FieldPaths, ShortText, refuse
 from chorus_server.tuning.document.prompt import PromptDocument
 from chorus_server.tuning.document.recipe import SHARED
+from chorus_server.tuning.document.sweep import MAX_TRAINED, Rung, SweepDocument, recipe_of
 from prompts_store.errors import InvalidError
 from prompts_store.names import check_name
 
@@ -40,6 +42,7 @@ class JobDocument(PromptDocument):
         "target_texts": MAX_ITEMS,
         "column_names": MAX_ITEMS,
         "metadata": MAX_NOTES,
+        "trials": MAX_TRAINED,
     }
     long_texts: ClassVar[Collection[str] | None] = None
 
@@ -66,6 +69,19 @@ class JobDocument(PromptDocument):
     )
     ensemble_name: Annotated[str, Field(min_length=1, max_length=64), PRINTABLE] | None = Field(
         None, description="Name of that ensemble. When left out: the task's name and `-ensemble`."
+    )
+    seeds: int = Field(
+        1,
+        ge=1,
+        le=MAX_PROMPTS,
+        exclude_if=lambda seeds: seeds == 1,
+        description="Train every recipe so often, with the indices from `index` on. The result has mean and "
+        "deviation, and the best seed becomes a version.",
+    )
+    sweep: SweepDocument | None = Field(
+        None,
+        exclude_if=lambda sweep: sweep is None,
+        description="Try several recipes, and make a version of the best.",
     )
     promote: bool = Field(
         False,
@@ -105,9 +121,17 @@ class JobDocument(PromptDocument):
         _check_shared(prompts, entries, paths)
         name = self._name_of_ensemble(prompts)
         _check_indices(prompts, entries, paths)
+        for field in ("seeds", "sweep"):
+            if self.searches and self.sent(field):
+                self._check_alone(prompts, field)
+        if self.searches and prompts[0].data.cuts_validation and prompts[0].data.validation_rows == 0:
+            message = "is 0, and the validation split chooses among seeds and recipes"
+            refuse(message, f"{paths[0]('data')}.validation_rows")
         return JobDocument(
             prompts=tuple(prompts),
             seed=self.seed,
+            seeds=self.seeds,
+            sweep=self.sweep and self.sweep.completed(prompts[0], entries[0].recipe, self.seed, self.seeds),
             ensemble=self.ensemble,
             ensemble_name=name,
             promote=self.promote,
@@ -135,17 +159,52 @@ class JobDocument(PromptDocument):
                     yield f"{path}.{split}.{kind}", kind, value
 
     @property
+    def searches(self) -> bool:
+        """Whether it chooses among what it trains: the best of its seeds or recipes becomes a version."""
+        return self.seeds > 1 or self.sweep is not None
+
+    @property
+    def trials(self) -> tuple[dict[str, Any], ...]:
+        """The knobs of each recipe that is tried; of a job without a sweep one, without any."""
+        return ({},) if self.sweep is None else self.sweep.trials
+
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        """The rungs of successive halving; none of any other search."""
+        return () if self.sweep is None else self.sweep.rungs
+
+    def variants(self, prompt: PromptDocument) -> tuple[PromptDocument, ...]:
+        """A prompt of the job with each recipe that is tried."""
+        if self.sweep is None:
+            return (prompt,)
+        recipes = (recipe_of(prompt.recipe, knobs) for knobs in self.sweep.trials)
+        return tuple(prompt.model_copy(update={"recipe": recipe}) for recipe in recipes)
+
+    def copies(self, prompt: PromptDocument) -> tuple[PromptDocument, ...]:
+        """The prompts that are trained of one: each has its index, plus its number."""
+        number = self.ensemble or self.seeds
+        return tuple(prompt.model_copy(update={"index": prompt.index + n}) for n in range(number))
+
+    @property
     def members(self) -> tuple[PromptDocument, ...]:
-        """The prompts that are trained. Member n of an ensemble has the index of its entry, plus n."""
-        if self.ensemble is None:
-            return self.prompts
-        first = self.prompts[0]
-        return tuple(first.model_copy(update={"index": first.index + n}) for n in range(self.ensemble))
+        """The prompts that are trained: of each entry every variant, and of each variant every copy."""
+        return tuple(
+            copy
+            for prompt in self.prompts
+            for variant in self.variants(prompt)
+            for copy in self.copies(variant)
+        )
 
     @property
     def training_steps(self) -> int:
         """The most training steps that it does, over all of its prompts: each step trains each of them."""
-        return sum(member.recipe.steps for member in self.members)
+        if not self.rungs:
+            return sum(member.recipe.steps for member in self.members)
+        begins = (0, *(rung.steps for rung in self.rungs))
+        return sum(
+            (rung.steps - begin) * rung.trials * self.seeds
+            for rung, begin in zip(self.rungs, begins, strict=False)
+        )
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -162,6 +221,12 @@ class JobDocument(PromptDocument):
             message = "is of another base model; leave it out, or send the job to a server of that model"
             refuse(message, "base_fingerprint", code="base_mismatch")
         return self.model_copy(update={"base_fingerprint": fingerprint})
+
+    def _check_alone(self, prompts: list[PromptDocument], field: str) -> None:
+        if len(prompts) > 1:
+            refuse(f"is made of one prompt's data; leave out prompts, or {field}", field)
+        if self.ensemble is not None:
+            refuse(f"makes versions of its own; leave out ensemble, or {field}", field)
 
     def _name_of_ensemble(self, prompts: list[PromptDocument]) -> str | None:
         if self.ensemble is None:

@@ -231,6 +231,11 @@ class Recipe(DocumentModel):
             message = f"must leave room for text and </s> after {self.prompt_length} prompt tokens"
             _refuse("max_input_tokens", message)
 
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """Values of the knobs that prompts which train together must share."""
+        return tuple(getattr(self, name) for name in SHARED)
+
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step (0, 1, ...): linear warm-up from zero, times a factor for every
         `steps_per_decay` steps."""

@@ -73,6 +73,7 @@ def write_state(
         "evaluated_step": state.evaluated_step,
         "tested": state.tested,
         "ensemble_metrics": state.ensemble_metrics,
+        "seconds": state.seconds,
         "tensors": {"file": name, "sha256": digest},
         "standings": [asdict(standing) for standing in state.standings],
         "random": _random_facts(run, mesh),
@@ -110,6 +111,7 @@ def read_state(folder: Path, run: TrainingRun) -> TrainingState | None:
         losses=list(tensors["losses"]),
         standings=[_standing(standing) for standing in body["standings"]],
         ensemble_metrics=body.get("ensemble_metrics"),
+        seconds=body.get("seconds", 0.0),
     )
 
 

@@ -37,6 +37,7 @@ class Evaluated:
         split: `validation`, or `test` for the chosen checkpoint at the end.
         metrics: by name; `mean` chooses the checkpoint.
         best: whether it is the best so far on the validation split.
+        seconds: how long the device had worked on the run by then.
     """
 
     step: int
@@ -44,6 +45,7 @@ class Evaluated:
     split: Literal["validation", "test"]
     metrics: Mapping[str, float]
     best: bool
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

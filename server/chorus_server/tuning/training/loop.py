@@ -12,7 +12,7 @@ stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import jax
@@ -48,6 +48,10 @@ class TuningLoop:
         decode: ids to text, for tasks without labels.
         state: from a checkpoint; None to start anew.
         save: called with the state when a checkpoint is due; None writes none.
+        until: end after this step, measured on the validation split; None for the last step of the recipe.
+        tested: places of the prompts that are then measured on the test split; None for all. Without any, the
+            run can go on later.
+        seconds: tells how long the device has worked on the run.
     """
 
     def __init__(
@@ -57,6 +61,10 @@ class TuningLoop:
         decode: Decode,
         state: TrainingState | None = None,
         save: Save | None = None,
+        *,
+        until: int | None = None,
+        tested: Collection[int] | None = None,
+        seconds: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.run = run
         self.state = state or TrainingState.start(run)
@@ -64,6 +72,9 @@ class TuningLoop:
         self._programs = programs
         self._evaluator = Evaluator(run, programs, decode)
         self._save = save
+        self._last_step = run.recipe.steps if until is None else until
+        self._tested = range(len(run.tasks)) if tested is None else tested
+        self._seconds = seconds
         self._saved_step = self.state.step
         self._recipes = [task.recipe for task in run.tasks]
         self._loss = LossConfig(np.float32(run.recipe.dropout_rate), np.float32(run.recipe.z_loss))
@@ -95,6 +106,7 @@ class TuningLoop:
     def save(self) -> None:
         """Write the state now, for a job that is cancelled or paused. What an unfinished step has summed is
         not in it."""
+        self.state.seconds = self._seconds()
         if self._save is not None:
             self._save(self.state)
             self._saved_step = self.state.step
@@ -107,10 +119,11 @@ class TuningLoop:
                 self.save()
             elif state.step - self._saved_step >= recipe.checkpoint_every_steps:
                 self.save()
-            if state.step >= recipe.steps or not any(state.active):
+            if state.step >= self._last_step or not any(state.active):
                 break
             yield from self._step()
-        yield from self._finish()
+        if self._tested:
+            yield from self._finish()
 
     def _step(self) -> Iterator[None]:
         """Run all micro-batches of a step, and the optimiser after the last one."""
@@ -160,7 +173,7 @@ class TuningLoop:
 
     def _evaluation_due(self) -> bool:
         state, recipe = self.state, self.run.recipe
-        ended = state.step >= recipe.steps
+        ended = state.step >= self._last_step
         return state.step > state.evaluated_step and (ended or state.step % recipe.evaluate_every_steps == 0)
 
     def _evaluate(self) -> Iterator[None]:
@@ -199,7 +212,10 @@ class TuningLoop:
             if standing.status == "running":
                 standing.status = "finished"
         if not state.tested:
-            chosen = [standing.best_step is not None for standing in state.standings]
+            chosen = [
+                standing.best_step is not None and n in self._tested
+                for n, standing in enumerate(state.standings)
+            ]
             splits = [task.test if on else () for task, on in zip(self.run.tasks, chosen, strict=True)]
             found: list[dict[str, float] | None] = []
             ballots: list[list[Ballot]] = []
@@ -216,8 +232,10 @@ class TuningLoop:
             self.save()
 
     def _tell(self, n: int, split: Any, step: int, metrics: dict[str, float], best: bool) -> None:
-        self.state.standings[n].evaluations.append({"step": step, "split": split, "metrics": metrics})
-        self._events.append(Evaluated(step, n, split, metrics, best))
+        seconds = round(self._seconds(), 3)
+        facts = {"step": step, "split": split, "metrics": metrics, "seconds": seconds}
+        self.state.standings[n].evaluations.append(facts)
+        self._events.append(Evaluated(step, n, split, metrics, best, seconds))
 
     def _stop(self, n: int, status: Any, message: str) -> None:
         self.state.standings[n].status, self.state.standings[n].message = status, message

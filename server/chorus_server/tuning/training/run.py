@@ -61,9 +61,9 @@ class TrainingRun:
         ensemble: whether they will vote: their vote is then measured on the test split too.
 
     Raises:
-        InvalidInputError: there is nothing to train on, two prompts have one index, recipes differ in a
-            shared field, a prompt has the wrong shape, the seed exceeds 63 bits, or metrics do not suit the
-            labels.
+        InvalidInputError: there is nothing to train on, two prompts have one index and recipe, recipes differ
+            in a shared field, a prompt has the wrong shape, the seed exceeds 63 bits, or metrics do not suit
+            the labels.
     """
 
     seed: int
@@ -75,8 +75,9 @@ class TrainingRun:
             raise InvalidInputError(f"seed must be from 0 to 2**63 - 1, got {self.seed}", field="seed")
         if not self.tasks:
             raise InvalidInputError("a job trains at least one prompt", field="tasks")
-        if len({task.index for task in self.tasks}) != len(self.tasks):
-            raise InvalidInputError("two prompts of the job have the same index", field="tasks")
+        # With another recipe it is another trial of a sweep, with the same random keys.
+        if len({(task.index, task.recipe) for task in self.tasks}) != len(self.tasks):
+            raise InvalidInputError("two prompts of the job have the same index and recipe", field="tasks")
         for number, task in enumerate(self.tasks):
             self._check(f"tasks.{number}", task)
 

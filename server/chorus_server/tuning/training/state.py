@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +21,8 @@ class PromptProgress:
         status: see `events.Status`.
         best_step, best_metric: of the chosen checkpoint; None before the first evaluation.
         without_better: number of evaluations since the best one.
-        evaluations: all of them in order, `{"step", "split", "metrics"}` each.
+        evaluations: all of them in order, `{"step", "split", "metrics", "seconds"}` each; see
+            `TrainingState.seconds`.
         message: why it stopped, if it did not finish.
     """
 
@@ -44,6 +46,7 @@ class TrainingState:
         losses: f32 [N] for each step done.
         standings: one for each prompt.
         ensemble_metrics: of the prompts' vote on the test split, once it was measured.
+        seconds: how long the device has worked on it, evaluations included and interruptions not.
     """
 
     step: int
@@ -55,6 +58,7 @@ class TrainingState:
     losses: list[PromptValues]
     standings: list[PromptProgress]
     ensemble_metrics: dict[str, float] | None = None
+    seconds: float = 0.0
 
     @staticmethod
     def start(run: TrainingRun) -> TrainingState:
@@ -77,6 +81,33 @@ class TrainingState:
             best=self.best.copy(),
             losses=list(self.losses),
             standings=standings,
+        )
+
+    @staticmethod
+    def of(chosen: Sequence[tuple[TrainingState, int]]) -> TrainingState:
+        """The state of prompts that are trained on together, taken from the runs in which they were so far.
+
+        Args:
+            chosen: for each prompt, a state and its place there; the states have done the same steps.
+        """
+        first = chosen[0][0]
+        states = {id(state): state for state, _ in chosen}.values()
+        return TrainingState(
+            step=first.step,
+            evaluated_step=first.evaluated_step,
+            tested=False,
+            prompts=np.stack([state.prompts[place] for state, place in chosen]),
+            second_moment=np.stack([state.second_moment[place] for state, place in chosen]),
+            best=np.stack([state.best[place] for state, place in chosen]),
+            losses=[
+                np.array([state.losses[step][place] for state, place in chosen], np.float32)
+                for step in range(first.step)
+            ],
+            standings=[
+                replace(standing, evaluations=list(standing.evaluations))
+                for standing in (state.standings[place] for state, place in chosen)
+            ],
+            seconds=max(state.seconds for state in states),
         )
 
     @property

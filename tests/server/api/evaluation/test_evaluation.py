@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.tenancy.keys import KeyRing
 from chorus_server.tenancy.principal import Principal, Scope
 from chorus_server.tuning.data.examples import TextRow
+from chorus_server.tuning.data.normalizers import pad_punctuation
 from chorus_server.tuning.document.evaluation import EvaluationDocument
 from chorus_server.tuning.metrics import measure
 from prompts_store.testing import example_calibration
@@ -230,6 +231,30 @@ def test_the_base_is_shown_examples_from_each_label_in_turn(api: ApiServer, file
     assert [line["subjects"][0]["said"] for line in predictions(api, found)] == wanted
 
 
+def test_the_base_reads_rows_and_examples_as_a_prompts_normaliser_writes_them(api: ApiServer) -> None:
+    rows = [{"text": f'"{text}," he said.', "label": LABELS[n % 2]} for n, text in enumerate(TEXTS[:4])]
+    examples = [{"text": "a.b", "label": "no"}, {"text": "(c)", "label": "yes"}]
+    sent = {"labels": LABELS, "examples": upload(api, examples)}
+    template, padded = "say {text} now", {"normalizer": "t5_punctuation"}
+    subjects = ({"base": {"template": template, "few_shot": 2, **more}} for more in (padded, {}))
+    found = succeeded(api, upload(api, rows), *subjects, **sent)
+    assert found["spec"]["subjects"][0]["base"]["normalizer"] == "t5_punctuation"
+    for place, written in enumerate((pad_punctuation, str)):
+
+        def text(row: dict[str, str], written: Callable[[str], str] = written) -> str:
+            # Where a field meets the template's spaces, one of them stays.
+            return " ".join(f"say {written(row['text'])} now".split())
+
+        shown = [TextRow(n + 1, text(row), (row["label"],)) for n, row in enumerate(examples)]
+        chosen = choose_examples(shown, LABELS, 2, 0)
+        before = "".join(f"{row.text} {row.answers[0]}\n\n" for row in chosen)
+        body = {"task": None, "inputs": [before + text(row) for row in rows], "labels": LABELS}
+        wanted = api.post("/v1/classify", body).json()["results"]
+        for line, each in zip(predictions(api, found), wanted, strict=True):
+            ours = line["subjects"][place]["log_probabilities"]
+            assert ours == pytest.approx(list(each["log_probabilities"].values()), abs=1e-3)
+
+
 def test_baselines_stand_beside_a_prompt(api: ApiServer, file: str) -> None:
     train = upload(api, [{"text": f"film {n}", "label": LABELS[n % 3 > 0]} for n in range(9)])
     plain = {"instruction": "good or bad"}
@@ -365,6 +390,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a bad template": (
         {"subjects": [{"base": {"template": "x"}}], "labels": LABELS},
         "subjects.0.base.template",
+    ),
+    "an unknown normaliser": (
+        {"subjects": [{"base": {"normalizer": "lower"}}], "labels": LABELS},
+        "subjects.0.base.normalizer",
+    ),
+    "a normaliser of another field": (
+        {"subjects": [{"base": {"normalizer": "t5_record"}}], "labels": LABELS},
+        "subjects.0.base.normalizer",
     ),
     "an unknown field": ({"subject": "first"}, "subject"),
 }

@@ -220,6 +220,8 @@ def test_a_months_training_steps_are_reserved_given_back_and_left(api: ApiServer
     assert reached(start(71)) == {
         "of": "tenant", "limit": "per_month.training_steps", "window": "month", "most": 100, "used": 30,
     }  # fmt: skip
+    sweep = {"space": {"learning_rate": [0.1, 0.3]}}
+    assert reached(start(18, seeds=2, sweep=sweep))["used"] == 30, "72 steps of four prompts"
     second = start(70)
     assert second.headers["chorus-budget-warning"] == '"tenant-training-steps-month";used=100;soft=50'
     assert left() == 0

@@ -37,7 +37,13 @@ def test_a_pack_is_pinned_shown_moved_and_deleted(stocked: ApiServer) -> None:
     assert moved == {"alias": "live", "version": 2, "previous": 1}
     assert stocked.http.get("/v1/packs/desk", params={"alias": "live"}).json()["version"] == 2
     assert stocked.http.get("/v1/packs/desk", params={"version": 1}).json()["unknown_questions"] == "refuse"
-    assert stocked.post("/v1/packs/desk/rollback", {}).json()["version"] == 1
+    assert stocked.http.get("/v1/packs").json()["packs"][0]["back"] == {"live": 1}
+    late = stocked.http.put("/v1/packs/desk/aliases/live", json={"version": 1, "expected": 1})
+    assert (late.status_code, error_of(late)["code"]) == (409, "alias_moved")
+    assert error_of(stocked.post("/v1/packs/desk/rollback", {"version": 2}))["field"] == "version"
+    back = stocked.post("/v1/packs/desk/rollback", {"version": 1, "expected": 2})
+    assert back.json()["version"] == 1
+    assert stocked.http.get("/v1/packs/desk").json()["back"] == {}
     stocked.http.put("/v1/packs/desk/aliases/next", json={"version": 2})
     assert stocked.http.delete("/v1/packs/desk/aliases/next").status_code == 204
     page = stocked.http.get("/v1/packs").json()

@@ -83,6 +83,30 @@ def test_rollback_without_a_body_means_live(api: ApiServer) -> None:
     assert (answer.status_code, answer.json()["version"]) == (200, 1)
 
 
+def test_a_move_is_made_only_from_where_it_was_seen(api: ApiServer) -> None:
+    for seed in (1, 2, 3):
+        api.push("seen", seed=seed)
+    path, live = "/v1/tasks/seen/aliases", "/v1/tasks/seen/aliases/live"
+    assert get(api, path)["back"] == {}
+    for number in (2, 3):
+        answer = api.http.put(live, json={"version": number, "expected": number - 1})
+        assert answer.status_code == 200, answer.text
+    for method, where, body, field in (
+        ("PUT", live, {"version": 1, "expected": 2}, "expected"),
+        ("PUT", f"{path}/canary", {"version": 1, "expected": 3}, "expected"),
+        ("POST", "/v1/tasks/seen/rollback", {"expected": 2}, "expected"),
+        ("POST", "/v1/tasks/seen/rollback", {"version": 1, "expected": 3}, "version"),
+    ):
+        refused = api.http.request(method, where, json=body)
+        error = error_of(refused)
+        assert (refused.status_code, error["code"], error["field"]) == (409, "alias_moved", field)
+    found = get(api, path, limit=1)
+    assert (found["aliases"], found["back"]) == ({"live": 3}, {"live": 2})
+    assert [move["version"] for move in found["history"]] == [3]
+    assert api.post("/v1/tasks/seen/rollback", {"version": 2, "expected": 3}).json()["version"] == 2
+    assert get(api, path)["back"] == {"live": 1}  # and not 3, which it named before
+
+
 def test_aliases_come_and_go(api: ApiServer) -> None:
     api.push("alias")
     assert api.http.put("/v1/tasks/alias/aliases/canary", json={"version": 1}).status_code == 200

@@ -108,6 +108,26 @@ def test_a_job_is_stored_with_everything_written_out(shared: ApiServer, file: st
     assert shared.http.delete(f"/v1/files/{file}").status_code == 409
 
 
+def test_a_sweep_is_stored_with_its_trials(shared: ApiServer, file: str) -> None:
+    space: dict[str, Any] = {"learning_rate": {"low": 0.1, "high": 1, "points": 2}, "prompt_length": [3, 4]}
+    answer = start(shared, document(file, seeds=2, sweep={"search": "halving", "eta": 4, "space": space}))
+    assert answer.status_code == 201, answer.text
+    job = answer.json()
+    JobAnswer.model_validate(job)
+    assert job["spec"]["sweep"]["trials"] == [
+        {"learning_rate": rate, "prompt_length": length} for rate in (0.1, 1) for length in (3, 4)
+    ]
+    assert job["spec"]["sweep"]["rungs"] == [{"steps": 3, "trials": 4}, {"steps": 10, "trials": 1}]
+    assert JobDocument.from_json(job["spec"]).to_json() == job["spec"]
+    for wrong, field, code in (
+        ({"prompt_length": [3, 4000]}, "sweep.space.prompt_length", "prompt_rows_exceeded"),
+        ({"learning_rate": {"low": "a", "high": 1}}, "sweep.space.learning_rate.low", "invalid_input"),
+        ({"learning_rte": [1]}, "sweep.space.learning_rte", "unknown_field"),
+    ):
+        refused = start(shared, document(file, sweep={"space": wrong}, recipe={"max_input_tokens": 8000}))
+        assert (error_of(refused)["field"], error_of(refused)["code"]) == (field, code)
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "no task": ({"task": None}, "missing_field", "task"),
     "no data": ({"data": None}, "missing_field", "data"),

@@ -21,18 +21,25 @@ _EVALUATIONS = 100
 
 
 def lineage_of(
-    attempt: Attempt, validated: Validated, run: TrainingRun, state: TrainingState, place: int
+    attempt: Attempt,
+    validated: Validated,
+    run: TrainingRun,
+    state: TrainingState,
+    place: int,
+    trial: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The lineage of one prompt of a job: JSON of some kilobytes, never more than a version may have."""
-    document, base = validated.document, attempt.base
-    member, task, standing = document.members[place], run.tasks[place], state.standings[place]
-    source = 0 if document.ensemble else place
-    entry, data = document.prompts[source], validated.lineages[source]
+    """The lineage of one prompt of a job: JSON of some kilobytes, never more than a version may have.
+
+    Args:
+        trial: of the search that chose the prompt, what it found of this recipe.
+    """
+    base, data = attempt.base, validated.lineages[place]
+    entry, task, standing = validated.members[place], run.tasks[place], state.standings[place]
     lineage = {
         "source": "tuning",
         "job": attempt.job.id,
         "seed": run.seed,
-        "index": member.index,
+        "index": entry.index,
         "recipe": task.recipe.to_json(),
         "base_fingerprint": base.fingerprint,
         BASE_MODEL_NAME: base.functions.config.name,
@@ -49,7 +56,8 @@ def lineage_of(
         "best_step": standing.best_step,
         "evaluations": _thinned(standing.evaluations, _EVALUATIONS),
         "curve": curve([losses[place] for losses in state.losses]),
-        "prompts_in_job": len(run.tasks),
+        "prompts_in_job": len(validated.document.members),
+        **({} if trial is None else {"trial": trial}),
         "code_version": attempt.config.code_version,
         "jax_version": jax.__version__,
         "platform": jax.default_backend(),

@@ -27,7 +27,6 @@ from prompts_store.records import (
     EnsembleMember,
     FittedCalibration,
     PromptManifest,
-    Published,
 )
 
 
@@ -59,45 +58,46 @@ def publish(
     events: list[tuple[str, dict[str, Any]]] = []
     for place, ok in enumerate(good):
         if ok:
-            version = _publish_one(attempt, validated, run, state, place, fitted[place]).version
             found = result["prompts"][place]
-            found |= {
-                "version": version.number,
-                "digest": version.manifest.digest,
-                "reference": f"{version.tenant}/{version.task}@{version.number}",
-                "calibration": calibration_facts(version.calibration),
-            }
+            found |= publish_one(attempt, validated, run, state, place, fitted[place])
             events.append(("published", {"prompt": place, **found}))
     result["ensemble"] = _ensemble(attempt, validated.document, result["prompts"], state)
     if result["ensemble"] is not None:
         events.append(("published", {"ensemble": result["ensemble"]}))
-    _promote(attempt, validated.document, result["prompts"])
-    held.tell(events)
+    promote(attempt, validated.document, result["prompts"])
+    succeed(attempt, result, events)
+
+
+def succeed(
+    attempt: Attempt, result: Mapping[str, Any], events: Sequence[tuple[str, Mapping[str, Any]]]
+) -> None:
+    """End a job whose versions are made."""
+    attempt.held.tell(events)
     attempt.progress |= {"phase": "done", "runs_without_progress": 0, "seconds_left": 0.0}
     attempt.save_progress()
-    held.finish("succeeded", result=result)
+    attempt.held.finish("succeeded", result=result)
     shutil.rmtree(attempt.folder, ignore_errors=True)
 
 
 def result_of(validated: Validated, state: TrainingState) -> dict[str, Any]:
     """How each prompt ended, and which split chose its values; versions are added as they are made."""
-    members = validated.document.members
-    of_data = validated.lineages * len(members) if validated.document.ensemble else validated.lineages
-    pairs = zip(members, state.standings, of_data, strict=True)
-    prompts = [
-        {
-            "task": member.task,
-            "index": member.index,
-            "status": standing.status,
-            "message": standing.message,
-            "best_step": standing.best_step,
-            "best_metric": standing.best_metric,
-            "metrics": metrics_of(standing),
-            "chosen_on": data["chosen_on"],
-        }
-        for member, standing, data in pairs
-    ]
+    prompts = [facts_of(validated, state, place) for place in range(len(validated.members))]
     return {"prompts": prompts, "ensemble": None}
+
+
+def facts_of(validated: Validated, state: TrainingState, place: int) -> dict[str, Any]:
+    """How one prompt ended, and which split chose its values."""
+    member, standing = validated.members[place], state.standings[place]
+    return {
+        "task": member.task,
+        "index": member.index,
+        "status": standing.status,
+        "message": standing.message,
+        "best_step": standing.best_step,
+        "best_metric": standing.best_metric,
+        "metrics": metrics_of(standing),
+        "chosen_on": validated.lineages[place]["chosen_on"],
+    }
 
 
 def metrics_of(standing: PromptProgress) -> dict[str, float]:
@@ -123,15 +123,21 @@ def calibration_facts(made: Calibration | None) -> dict[str, Any] | None:
     }
 
 
-def _publish_one(
+def publish_one(
     attempt: Attempt,
     validated: Validated,
     run: TrainingRun,
     state: TrainingState,
     place: int,
     fitted: FittedCalibration | None,
-) -> Published:
-    member = validated.document.members[place]
+    trial: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Make a version of one prompt; what the job's result says of it.
+
+    Args:
+        trial: for the lineage, see `lineage_of`.
+    """
+    member = validated.members[place]
     values = np.ascontiguousarray(state.best[place], np.float32)
     settings = dict(member.settings)
     if member.recipe.sentinel_before_target:
@@ -147,18 +153,24 @@ def _publish_one(
         labels=member.labels,
         settings=settings,
     )
-    return attempt.store.publish(
+    version = attempt.store.publish(
         attempt.job.tenant,
         member.task,
         values,
         manifest,
         created_by=attempt.job.created_by,
-        lineage=lineage_of(attempt, validated, run, state, place),
+        lineage=lineage_of(attempt, validated, run, state, place, trial),
         metrics=metrics_of(state.standings[place]),
         description=member.description,
         calibration=fitted,
         lease=attempt.held.lease,
-    )
+    ).version
+    return {
+        "version": version.number,
+        "digest": version.manifest.digest,
+        "reference": f"{version.tenant}/{version.task}@{version.number}",
+        "calibration": calibration_facts(version.calibration),
+    }
 
 
 def _ensemble(
@@ -183,7 +195,7 @@ def _ensemble(
     }
 
 
-def _promote(attempt: Attempt, document: JobDocument, prompts: Sequence[Mapping[str, Any]]) -> None:
+def promote(attempt: Attempt, document: JobDocument, prompts: Sequence[Mapping[str, Any]]) -> None:
     """If the job asks for it, point `@live` of each task at its best new version."""
     if not document.promote:
         return

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from chorus_server.jobs.leased import LeasedJob
-from chorus_server.tuning.document.job import JobDocument
+from chorus_server.tuning.jobs.stages.stretches import Stretch
 from chorus_server.tuning.training.events import Evaluated, PromptStopped, StepFinished, TrainingEvent
 from prompts_store.jobs.steps import DONE
 
@@ -22,19 +22,22 @@ class Reporter:
     Of the step events one is told every two seconds, and the last one before any other event.
 
     Args:
+        tasks: name of the task of each prompt of the stretch.
         progress: the job's, changed in place.
     """
 
     def __init__(
         self,
         held: LeasedJob,
-        spec: JobDocument,
+        stretch: Stretch,
+        tasks: Sequence[str],
         progress: dict[str, Any],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._held = held
-        self._members = spec.members
-        self._steps = spec.prompts[0].recipe.steps
+        self._stretch = stretch
+        self._tasks = tasks
+        self._steps = stretch.steps_of_job
         self._clock = clock
         self._waiting: list[tuple[str, dict[str, Any]]] = []
         self._step: StepFinished | None = None
@@ -47,7 +50,7 @@ class Reporter:
     def begin(self, step: int) -> None:
         """Say that the job trains now, from this step on."""
         self.progress |= {"phase": "training", "steps": self._steps, **self._done(step)}
-        self._recent.append((self._clock(), step))
+        self._recent.append((self._clock(), self._stretch.step_of_job(step)))
         self._held.update(status="running", progress=self.progress)
 
     def add(self, event: TrainingEvent) -> None:
@@ -67,6 +70,7 @@ class Reporter:
     def checkpointed(self, step: int) -> None:
         """Say that the state after this step is on disk."""
         self._tell_step()
+        step = self._stretch.step_of_job(step)
         self._waiting.append(("checkpointed", {"step": step}))
         self.progress["checkpoint_step"] = step
 
@@ -92,8 +96,9 @@ class Reporter:
             return
         self._told_step = event.step
         data = {
-            "step": event.step,
+            "step": self._stretch.step_of_job(event.step),
             "steps": self._steps,
+            **({"prompts": list(self._stretch.places)} if self._stretch.name else {}),
             "losses": _short(event.losses),
             "learning_rates": _short(event.learning_rates),
             "epochs": _short(event.epochs),
@@ -104,14 +109,14 @@ class Reporter:
 
     def _note(self, event: StepFinished) -> None:
         """Note the step, and the speed over the last minute: serving may slow training down at any time."""
-        now = self._clock()
-        self._recent.append((now, event.step))
+        now, steps = self._clock(), self._stretch.step_of_job(event.step)
+        self._recent.append((now, steps))
         while len(self._recent) > 2 and now - self._recent[1][0] > _RATE_SECONDS:
             self._recent.popleft()
-        (since, first), steps = self._recent[0], event.step
+        since, first = self._recent[0]
         rate = (steps - first) / (now - since) if now > since and steps > first else None
         self.progress |= {
-            **self._done(steps),
+            **self._done(event.step),
             "losses": _short(event.losses),
             "steps_per_second": None if rate is None else round(rate, 4),
             "seconds_left": None if rate is None else round((self._steps - steps) / rate, 1),
@@ -119,19 +124,25 @@ class Reporter:
 
     def _done(self, step: int) -> dict[str, int]:
         """How far the job is, and what of its tenant's training steps it has used."""
-        return {"step": step, DONE: step * len(self._members)}
+        return {"step": self._stretch.step_of_job(step), DONE: self._stretch.training_steps_at(step)}
 
     def _evaluated(self, event: Evaluated) -> dict[str, Any]:
         who, metrics = self._who(event.prompt), dict(event.metrics)
         self.progress["metrics"] = {
             **self.progress["metrics"],
-            str(event.prompt): {"split": event.split, "step": event.step, **metrics},
+            str(who["prompt"]): {"split": event.split, "step": event.step, **metrics},
         }
-        return who | {"step": event.step, "split": event.split, "metrics": metrics, "best": event.best}
+        return who | {
+            "step": event.step,
+            "split": event.split,
+            "metrics": metrics,
+            "best": event.best,
+            "seconds": event.seconds,
+        }
 
     def _who(self, place: int) -> dict[str, Any]:
         """A prompt of the job: its place, and its task."""
-        return {"prompt": place, "task": self._members[place].task}
+        return {"prompt": self._stretch.places[place], "task": self._tasks[place]}
 
 
 def _short(values: Sequence[float | None]) -> list[float | None]:

@@ -72,6 +72,7 @@ class Sizer:
         compiled: called with the name of each program, the seconds that its compile took, and whether it was
             only compiled to be measured.
         interrupt: called between steps of the search; what it raises ends the search.
+        known: programs that need no compile, by what `compile_programs` knows them by; gets all others.
     """
 
     base: TuningBase
@@ -82,8 +83,8 @@ class Sizer:
     longest_seconds: float | None
     compiled: Callable[[str, float, bool], None]
     interrupt: Callable[[], None]
+    known: dict[Any, Any] = field(default_factory=dict)
     _speed: float | None = field(default=None, init=False)
-    _known: dict[Any, Any] = field(default_factory=dict, init=False)
 
     def settle(
         self, wanted: int | None, settled: Sizes | None
@@ -331,7 +332,7 @@ class Sizer:
             dropping=job.recipe.dropout_rate > 0,
             training=training,
             progress=progress,
-            known=self._known,
+            known=self.known,
         )
         check_memory(programs, self.base.memory_room)
         if checked and self.longest_seconds is not None:

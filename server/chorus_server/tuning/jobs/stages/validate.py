@@ -34,12 +34,14 @@ class Validated:
 
     Attributes:
         document: with references to prompts fixed to versions.
-        tasks: one for each of `document.members`; the micro-batch size is not settled yet.
-        lineages: the data's, one for each of `document.prompts`; see `Dataset`.
+        members: what is trained: `document.members`, or some of them.
+        tasks: one for each member; the micro-batch size is not settled yet.
+        lineages: the data's, one for each member; see `Dataset`.
         warnings: about what is odd but allowed.
     """
 
     document: JobDocument
+    members: tuple[PromptDocument, ...]
     tasks: tuple[PromptTask, ...]
     lineages: tuple[Mapping[str, Any], ...]
     warnings: tuple[str, ...]
@@ -50,6 +52,16 @@ class Validated:
         tasks = [replace(task, recipe=recipe) for task, recipe in zip(self.tasks, settled, strict=True)]
         voting = self.document.ensemble is not None
         return TrainingRun(self.document.seed, tuple(tasks), voting)
+
+    def only(self, places: Sequence[int]) -> Validated:
+        """The job with some of its members alone, without the warnings."""
+        return replace(
+            self,
+            members=tuple(self.members[place] for place in places),
+            tasks=tuple(self.tasks[place] for place in places),
+            lineages=tuple(self.lineages[place] for place in places),
+            warnings=(),
+        )
 
 
 def validate(attempt: Attempt, document: JobDocument) -> Validated:
@@ -63,6 +75,7 @@ def validate(attempt: Attempt, document: JobDocument) -> Validated:
     base, several = attempt.base, len(document.prompts) > 1
     tasks: list[PromptTask] = []
     entries: list[PromptDocument] = []
+    trained: list[PromptDocument] = []
     lineages: list[Mapping[str, Any]] = []
     warnings: list[str] = []
     source = InitialiserSource(base.vocabulary, base.embed, base.width)
@@ -71,7 +84,8 @@ def validate(attempt: Attempt, document: JobDocument) -> Validated:
         attempt.interrupt()
         at = f"prompts.{place}." if several else ""
         name = f"prompt {place} ({entry.task}): " if several else ""
-        _check_servable(entry, base, at)
+        for variant in document.variants(entry):
+            _check_servable(variant, base, at)
         dataset = reader.dataset(entry, f"{at}data")
         attempt.interrupt()
         if entry.labels_from_data:
@@ -79,20 +93,23 @@ def validate(attempt: Attempt, document: JobDocument) -> Validated:
             attempt.held.tell([("labels", {"prompt": place, "labels": list(entry.labels)})])
             warnings += [name + warning for warning in found]
         fixed, existing = _existing(entry, attempt, f"{at}initial_prompt")
-        task, said = _task(entry, base, reader, dataset, at)
-        alone = document.model_copy(update={"prompts": (entry,)})
-        members = alone.members if document.ensemble else (entry,)
-        tasks += [
-            replace(task, index=each.index, initial=_initial(each, source, document.seed, existing, at))
-            for each in members
-        ]
         entries.append(fixed)
-        lineages.append(dataset.lineage)
-        warnings += [name + warning for warning in (*dataset.warnings, *said)]
+        warnings += [name + warning for warning in dataset.warnings]
+        for variant in document.variants(fixed):
+            task, said = _task(variant, base, reader, dataset, at)
+            copies = document.copies(variant)
+            tasks += [
+                replace(task, index=each.index, initial=_initial(each, source, document.seed, existing, at))
+                for each in copies
+            ]
+            trained += copies
+            lineages += [dataset.lineage] * len(copies)
+            warnings += [name + warning for warning in said]
     tokens = sum(len(example.input_ids) + len(example.target_ids) for example in tasks[0].train)
     attempt.progress |= {"train_rows": len(tasks[0].train), "train_tokens": tokens}
     fixed_document = document.model_copy(update={"prompts": tuple(entries)})
-    return Validated(fixed_document, tuple(tasks), tuple(lineages), tuple(warnings))
+    once = tuple(dict.fromkeys(warnings))  # the trials of a sweep warn alike
+    return Validated(fixed_document, tuple(trained), tuple(tasks), tuple(lineages), once)
 
 
 def _check_servable(entry: PromptDocument, base: TuningBase, at: str) -> None:

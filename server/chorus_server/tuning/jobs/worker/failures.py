@@ -7,7 +7,7 @@ from typing import Any
 from chorus_server.errors import ChorusError
 from chorus_server.jobs import failures
 from chorus_server.jobs.failures import failure
-from chorus_server.tuning.training.state import TrainingState
+from chorus_server.tuning.training.state import PromptProgress
 from prompts_store.errors import StoreError
 
 
@@ -24,9 +24,8 @@ def tuning_failure_of(error: Exception) -> dict[str, Any]:
     return failures.failure_of(error)
 
 
-def diverged(state: TrainingState) -> dict[str, Any]:
-    """The record of a job in which every prompt's loss stopped being a number."""
-    found = next(standing for standing in state.standings if standing.status == "diverged")
+def diverged(found: PromptProgress) -> dict[str, Any]:
+    """The record of a job in which every prompt's loss stopped being a number, by one of them."""
     kept = "" if found.best_step is None else f" The values of step {found.best_step} are in the checkpoint."
     again = " Resumed, the job would stop there again: start a new one."
     return failure("diverged", f"The {found.message}.{kept}{again}", "recipe.learning_rate")

@@ -8,9 +8,11 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from prompts_store.jobs.records import Job
 from prompts_store.store import PromptStore
 from tests.places import IMPORTS, python_module
 from tests.server.tuning.jobs.service_tools import (
@@ -38,6 +40,9 @@ DEATHS = [
     ("after", "publish"),
     ("before", "finish_job"),
 ]
+# Two prompts up to step 3, then the better of them: in the second batch, and once the best became a version.
+SWEEP = {"search": "halving", "eta": 2, "space": {"learning_rate": [0.3, 1.0]}}
+DEATHS_OF_A_SWEEP = [("slice", "13"), ("after", "publish")]
 
 
 @contextmanager
@@ -84,3 +89,39 @@ def test_a_killed_job_ends_with_the_same_bits_and_one_version(tmp_path: Path, co
     assert other.result["prompts"][0]["digest"] != whole.result["prompts"][0]["digest"]
     kinds = [kind for kind, _ in events(store, job)]
     assert kinds[-1] == "status" and kinds.count("published") >= 1
+
+
+@pytest.mark.timeout(600)
+def test_a_killed_sweep_goes_on_by_batch_and_chooses_the_same(tmp_path: Path, compile_cache: Path) -> None:
+    whole_store = PromptStore.open(tmp_path / "whole")
+    whole = done(whole_store, tmp_path / "whole", document(upload(whole_store, jsonl()), sweep=SWEEP))
+    assert whole.status == "succeeded", whole.error
+    folder = tmp_path / "killed"
+    store = PromptStore.open(folder)
+    job = submit(store, document(upload(store, jsonl()), sweep=SWEEP))
+    steps: list[int] = []
+    with _workers(folder, compile_cache) as die:
+        for how, what in DEATHS_OF_A_SWEEP:
+            assert die(how, what) == -signal.SIGKILL, (how, what)
+            steps.append(store.get_job(TENANT, job.id).progress.get("checkpoint_step", 0))
+    assert 3 * 2 <= steps[0] < steps[1] == 3 * 2 + 3, steps
+    watcher = Watcher()
+    with running(store, folder, watcher=watcher, lease_seconds=LEASE_SECONDS):
+        over = finished(store, job)
+    assert over.status == "succeeded" and over.attempt == len(DEATHS_OF_A_SWEEP) + 1
+    assert watcher.made == 0, "everything was in the checkpoints"
+    assert _chosen(over) == _chosen(whole)
+    assert len(store.list_versions(TENANT, "letters").items) == 1
+    told = [(data["trial"], data["steps"]) for kind, data in events(store, job) if kind == "trial"]
+    assert len(told) == len(set(told)) == 3, "each is told once, however often it was begun"
+    assert not list((folder / "tuning").glob("*/job-*"))
+    # The control: with another seed it makes other bits.
+    other = done(whole_store, tmp_path / "whole", document(upload(whole_store, jsonl()), sweep=SWEEP, seed=4))
+    assert _chosen(other)[0] != _chosen(whole)[0]
+
+
+def _chosen(job: Job) -> tuple[str, list[tuple[Any, ...]]]:
+    """The bytes of the version, and what was found of each trial but its seconds."""
+    (digest,) = [prompt["digest"] for prompt in job.result["prompts"] if "digest" in prompt]
+    trials = job.result["trials"]
+    return digest, [(each["trial"], each["steps"], each["metric"], each["seeds"]) for each in trials]
