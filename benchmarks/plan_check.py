@@ -3,8 +3,8 @@ layouts, nothing allocated, and the bytes of arguments, results and donated resu
 
     python benchmarks/plan_check.py --size xxl --devices 8 --slots 64
 
-Writes benchmarks/results/DATE-MACHINE-plan_check.json. XLA's temporaries are kept too: in bf16 they mean
-something on a GPU only, where a CPU would widen to f32.
+Writes benchmarks/results/DATE-MACHINE-plan_check.json. XLA's temporaries are kept too, and what training
+takes beside the estimate: in bf16 they mean something on a GPU only, where a CPU would widen to f32.
 """
 
 from __future__ import annotations
@@ -78,6 +78,12 @@ def main() -> None:
         for program in planned_programs(config, wanted, mesh):
             found[layout]["programs"][program.name] = compared = compare(program)
             print(layout, program.name, compared, flush=True)
+        training = found[layout]["programs"].get(f"tuning accumulate[{options.input_tokens}]")
+        if training is not None:
+            estimate = found[layout]["plan"]["device_bytes"]["training"]
+            ratio = training["xla_temporaries"] / estimate
+            found[layout]["training_of_estimate"] = round(ratio, 3)
+            print(f"{layout}: for training XLA asks for {ratio:.2f} times the estimate", flush=True)
     every = [each["exact"] for layout in found.values() for each in layout["programs"].values()]
     where = machine()
     record = {

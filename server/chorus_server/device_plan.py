@@ -209,12 +209,24 @@ def _tuning_shapes(config: T5Config, wanted: Wanted, mesh: DeviceMesh) -> Traini
 
 
 def _backward_bytes(config: T5Config, wanted: Wanted, mesh: DeviceMesh) -> int:
-    """What a backward pass over the encoder keeps. With stacked layers: each layer's input, from which the
-    rest is computed again. With separate layers: the wide products and attention weights of every layer."""
+    """What a training dispatch needs for itself, by what XLA asked for (see `benchmarks/plan_check.py`).
+
+    Of each encoder layer: its input and two norms; queries, keys, values and what they gave, and the keys and
+    values that the decoder makes of it; two copies of attention weights; four wide products; dropout's masks.
+    With stacked layers, of one layer, with a copy of its weights, and the inputs of the others. Then the
+    logits of the targets and their gradient. The devices of a group share what is as wide as a matrix, and
+    with stacked layers the rest too.
+    """
     size, L = np.dtype(wanted.dtype).itemsize, wanted.input_tokens
-    B = wanted.tuning_prompts * -(-wanted.tuning_rows // mesh.data)
-    carry = B * L * config.d_model * size
-    inner = 4 * B * L * config.inner_width * size + B * config.num_heads * L * L * (4 + size)
-    layer = (inner + 3 * B * L * config.d_ff * size) // mesh.model
-    kept = layer if wanted.layout == "scanned" else config.num_encoder_layers * layer
-    return config.num_encoder_layers * carry + kept
+    B, layers = wanted.tuning_prompts * -(-wanted.tuning_rows // mesh.data), config.num_encoder_layers
+    tokens, D, F = B * L, config.d_model, config.d_ff
+    carry = tokens * D * size
+    masks = tokens * (2 * D + F)
+    weights = B * config.num_heads * L * L * (4 + size)
+    inner = tokens * (6 * config.inner_width + (4 if config.gated else 2) * F) * size + weights + masks
+    logits = 2 * B * _TARGET_TOKENS * config.padded_vocab_size * 4
+    if wanted.layout == "unrolled":
+        return layers * (3 * carry + inner // mesh.model) + logits // mesh.model
+    matrices = D * (4 * config.inner_width + (3 if config.gated else 2) * F)
+    copied = matrices * np.dtype(wanted.matrix_dtype).itemsize
+    return ((layers + 2) * carry + inner + copied + logits) // mesh.model

@@ -7,12 +7,18 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from chorus_server.engine.executor.testing import lively_tensors
+from chorus_server.model.checkpoints.chorus_format import write_chorus
+from chorus_server.model.checkpoints.vocabulary_files import find_vocabulary
 from prompts_store.jobs.records import Job
 from prompts_store.store import PromptStore
-from tests.end_to_end.served import CHORUS, Served
+from tests.end_to_end.conftest import train_vocabulary
+from tests.end_to_end.served import CHORUS, TINY, Served
 from tests.end_to_end.test_tuning_tiny import STARTED, is_running, job_document, rows, until
+from tests.server.engine.executor.mesh_child import WIDE
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 DEVICES = "--xla_force_host_platform_device_count=4"
@@ -28,12 +34,26 @@ def _saved(job: Job) -> int:
     return int(job.progress.get("checkpoint_step", 0))
 
 
+@pytest.fixture
+def wide_model(tmp_path: Path) -> Path:
+    """A random T5 of 16 heads, which two devices can share."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    write_chorus(
+        folder, WIDE, lively_tensors(WIDE, 0, 2.5), dtype=np.dtype(np.float32), source="random",
+        vocabulary=find_vocabulary(tmp_path, train_vocabulary(tmp_path)),
+    )  # fmt: skip
+    return folder
+
+
 def test_a_server_on_four_devices_tunes_and_a_worker_on_two_goes_on(
-    few_shapes: dict[str, Any], compile_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wide_model: Path, compile_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}")
-    options = {"compile_cache_dir": compile_cache, "layout": few_shapes["layout"]}
-    with Served(tmp_path, **few_shapes | options, data_devices=2, model_devices=2) as server:
+    options: dict[str, Any] = {"model": wide_model, "compile_cache_dir": compile_cache}
+    options |= {"layout": TINY["layout"]}
+    shapes = {**TINY, "batch_rows": "4"}  # two groups cannot share one row
+    with Served(tmp_path, **shapes | options, data_devices=2, model_devices=2) as server:
         server.wait_ready()
         upload = server.http.post("/v1/files", files={"file": ("train.jsonl", rows())})
         file = upload.json()["id"]

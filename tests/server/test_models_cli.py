@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from chorus_server.device_plan import Wanted, plan_devices, planned_programs
+from chorus_server.engine.executor.sizes import tree_bytes
 from chorus_server.engine.memory_plan import weight_bytes
 from chorus_server.engine.step_bytes import decode_step_bytes
 from chorus_server.model.config import named_config
+from chorus_server.model.layout import Layout
 from chorus_server.model.matrix_types import choose_matrix_dtype, processor_flags
-from chorus_server.model.mesh import abstract_mesh
+from chorus_server.model.mesh import abstract_mesh, device_mesh
 from chorus_server.model.parameters import is_matrix, parameter_count, parameter_shapes
 from chorus_server.models_cli import models
 
@@ -63,6 +67,24 @@ def test_training_is_planned_on_several_devices(devices: list[str]) -> None:
     training = spread["device_bytes"]["training"]
     assert 0.5 <= training / alone["device_bytes"]["training"] < 0.6
     assert "training" not in none["device_bytes"] and not any("tuning" in name for name in none["programs"])
+
+
+@pytest.mark.usefixtures("compiled_quickly")
+@pytest.mark.parametrize("layout", ["unrolled", "scanned"])
+def test_what_training_takes_is_near_what_xla_asks_for(layout: Layout) -> None:
+    """Of the estimate only that; `benchmarks/plan_check.py` compares larger models on several devices."""
+    config = replace(named_config("small"), num_encoder_layers=4, num_decoder_layers=4)
+    wanted = Wanted(
+        devices=1, data_devices=1, dtype="float32", matrix_dtype="float32", layout=layout, slots=8,
+        input_tokens=256, new_tokens=8, batch_rows=8, prompt_rows=64, tuning_prompts=1, tuning_rows=8,
+        prompt_length=20,
+    )  # fmt: skip
+    every = {each.name: each for each in planned_programs(config, wanted, device_mesh(1, 1))}
+    program = every["tuning accumulate[256]"]
+    found = program.jit().lower(*program.arguments).compile().memory_analysis().temp_size_in_bytes
+    steps = tree_bytes([every["tuning apply"].arguments])
+    estimate = plan_devices(config, wanted).training - steps
+    assert 0.75 <= found / estimate <= 1.25
 
 
 def test_a_group_has_a_row_more_where_rows_do_not_divide() -> None:
