@@ -92,7 +92,7 @@ class Browser:
         return self.http.post(path, data=form | {"csrf": sent}, headers=headers)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def one_site(tmp_path_factory: pytest.TempPathFactory, compiled_folder: Path) -> Iterator[Site]:
     """A server of the base and the tasks that ship, which needs a key."""
     data = tmp_path_factory.mktemp("console")
@@ -111,9 +111,10 @@ def site(one_site: Site) -> Iterator[Site]:
         one_site.opened.pop().close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """Debian's Chromium, driven by Playwright."""
+    """Debian's Chromium, driven by Playwright, which has an event loop on this thread until the module is over:
+    no test beside it may call `asyncio.run`."""
     program = shutil.which("chromium")
     if program is None:
         unavailable("there is no Chromium: apt-get install chromium")
@@ -131,7 +132,7 @@ def chromium() -> Iterator[Any]:
         sys.path.remove(str(packages))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def axe(chromium: Any) -> str:
     """The script of axe-core."""
     import axe_playwright_python
