@@ -216,7 +216,7 @@ def test_every_documented_answer_has_a_model(document: dict[str, Any]) -> None:
         "EvaluationSubject",
         "BaseSubject",
     }
-    documents |= {"BatchDocument"}
+    documents |= {"BatchDocument", "SweepDocument", "Rung"}
     # Of limits and quotas, which the client gives as they are sent.
     documents |= {"Amounts", "Budget", "KeyLimits", "MonthlyAmounts", "QuotaDetail"}
     documents |= {"StoredAmounts", "TenantLimits", "TenantMonthlyAmounts", "RetentionDays"}

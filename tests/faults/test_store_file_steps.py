@@ -184,8 +184,9 @@ def test_control_bytes_that_come_after_their_row_are_noticed(tmp_path: Path) -> 
     class RowFirst(LocalContents):
         late: tuple[ContentWriter, str]
 
-        def keep(self, writer: ContentWriter, digest: str) -> None:
+        def keep(self, writer: ContentWriter, digest: str) -> bool:
             self.late = (writer, digest)
+            return True
 
     clock, files = FakeClock(), FaultyFiles()
     with closing(PromptStore.open(tmp_path, clock=clock)) as observer:

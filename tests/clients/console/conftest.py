@@ -113,8 +113,8 @@ def site(one_site: Site) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """Debian's Chromium, driven by Playwright, which has an event loop on this thread until the module is over:
-    no test beside it may call `asyncio.run`."""
+    """Debian's Chromium, driven by Playwright, which has an event loop on this thread: no test may call
+    `asyncio.run` until the module is over."""
     program = shutil.which("chromium")
     if program is None:
         unavailable("there is no Chromium: apt-get install chromium")
