@@ -16,7 +16,7 @@ from tests.postgres_server import as_role
 # `{numbers}` are 1 to 100,000, in the database's own way of counting; `{public}` has eight characters.
 TENANTS = """
 INSERT INTO tenants (name, display_name, weight, status, limits, created_at, created_by)
-SELECT 'tenant-' || (n - 1), '', 1.0, 'active', '{{}}', 0, '' FROM {numbers} WHERE n <= 1000
+SELECT 'tenant-' || (n - 1), '', 1.0, 'active', '{{}}', 0, '' FROM {numbers} WHERE n <= 20000
 """
 KEYS = """
 INSERT INTO keys (number, id, tenant, public, digest, name, scopes, limits, created_at, created_by)
@@ -38,7 +38,8 @@ EXPLAIN = {"sqlite": "EXPLAIN QUERY PLAN ", "postgresql": "EXPLAIN "}
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def filled(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PromptStore]:
-    """A store with 100,000 keys of 1,000 tenants."""
+    """A store with 100,000 keys of a thousand tenants, among 20,000: so many that PostgreSQL never rather reads
+    them all."""
     on_server = request.param == "postgresql"
     url = request.getfixturevalue("postgres_server").emptied() if on_server else None
     with closing(PromptStore.open(tmp_path, database_url=url)) as store:
