@@ -38,8 +38,8 @@ EXPLAIN = {"sqlite": "EXPLAIN QUERY PLAN ", "postgresql": "EXPLAIN "}
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def filled(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PromptStore]:
-    """A store with 100,000 keys of a thousand tenants, among 20,000: so many that PostgreSQL never rather reads
-    them all."""
+    """A store with 100,000 keys of a thousand tenants, among 20,000: so many that PostgreSQL would not rather
+    read them all."""
     on_server = request.param == "postgresql"
     url = request.getfixturevalue("postgres_server").emptied() if on_server else None
     with closing(PromptStore.open(tmp_path, database_url=url)) as store:
