@@ -51,7 +51,7 @@ def surrounded(tmp_path: Path) -> tuple[Path, dict[str, str]]:
 
 
 def test_the_wheel_has_what_the_consoles_pages_need(wheel: Path) -> None:
-    folder = ROOT / "clients" / "chorus_console"
+    folder = ROOT / "clients" / "console" / "chorus_console"
     with zipfile.ZipFile(wheel) as archive:
         there = set(archive.namelist())
     for part in ("templates", "static", "vendor"):

@@ -37,7 +37,7 @@ _SERVE = "import sys; from chorus.cli import main; sys.argv[0] = 'chorus'; main(
 
 def start(code: Path, model: str, data: Path) -> dict[str, Any]:
     """One start of a server, which is stopped once it is ready."""
-    path = os.pathsep.join(str(code / part) for part in ("clients", "server", "."))
+    path = os.pathsep.join(str(code / part) for part in ("clients", "clients/console", "server", "."))
     environment = {**os.environ, "PYTHONPATH": path, "CHORUS_DATA_DIR": str(data), "JAX_PLATFORMS": "cpu"}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     log = data / "start.log"

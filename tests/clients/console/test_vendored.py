@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 
-CONSOLE = ROOT / "clients" / "chorus_console"
+CONSOLE = ROOT / "clients" / "console" / "chorus_console"
 VENDOR = CONSOLE / "vendor"
 ALLOWED = {"chorus", "chorus_console", "jinja2", "starlette"}
 
