@@ -146,7 +146,7 @@ def long_answered(client: httpx2.Client) -> str:
     for number in count():
         text = f"bad movie {number}"
         body = {"task": None, "input": text, **ASKED["eight tokens"][1]}
-        (answer,) = client.post("/v1/generate", json=body).raise_for_status().json()["outputs"]
+        (answer,) = client.post("/v1/generate", json=body).raise_for_status().json()["results"]
         if answer["finish_reason"] == "length":
             return text
     raise AssertionError
