@@ -45,5 +45,7 @@ class LogSettings(SettingsGroup):
         description="Share of requests that are recorded; a caller that sends `traceparent` decides itself.",
     )
     metrics_task_series: int = Field(
-        200, ge=0, description="Tasks with metric series of their own; later ones are counted as `other`."
+        200,
+        ge=0,
+        description="Tasks, and versions, with metric series of their own; later ones are `other`.",
     )
