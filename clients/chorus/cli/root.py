@@ -20,6 +20,7 @@ from chorus.cli import (
     grants,
     inference,
     keys,
+    operations,
     packs,
     service,
     sweep,
@@ -109,6 +110,7 @@ for command in (
     audit.audit,
     service.status,
     service.whoami,
+    operations.operations,
     usage.usage,
     bench.bench,
 ):
