@@ -596,8 +596,9 @@ def test_nothing_of_another_tenant_is_in_a_list_a_page_or_the_metrics(
     body = {"task": "secret", "input": CANARY, "max_new_tokens": 2}
     answer = world.send("POST", "/v1/generate", world.keys["theirs"], json=body)
     assert answer.status_code == 200, answer.text
-    assert CANARY not in world.send("GET", "/metrics", world.keys["operator"]).text
-    assert "theirs/secret" in world.send("GET", "/v1/operations", world.keys["operator"]).text
+    everything = world.api.store.create_key("default", "everything", scopes=sorted(ALL_SCOPES))[1]
+    assert CANARY not in world.send("GET", "/metrics", everything).text
+    assert "theirs/secret" in world.send("GET", "/v1/operations", everything).text
     answer = world.send("GET", "/v1/operations", world.keys["good"])
     assert CANARY not in answer.text and "theirs" not in answer.text and "secret" not in answer.text
     assert CANARY not in caplog.text
