@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner, Result
 
-from chorus.cli import root
 from chorus.cli.sweep import space_of
 from chorus.cli.sweep_tables import differing, knobs_text, plan_of, spread_text
 from chorus.types import Job
+from tests.clients.conftest import Run
 from tests.clients.fake_chorus import FakeChorus
 from tests.clients.fake_tuning import NOW, happened
-
-Run = Callable[..., Result]
 
 
 def trial(number: int, rate: float, steps: int, mean: float | None, **more: Any) -> dict[str, Any]:
@@ -27,26 +23,6 @@ def trial(number: int, rate: float, steps: int, mean: float | None, **more: Any)
         "trial": number, "recipe": {"learning_rate": rate}, "steps": steps, "metric": metric, "seeds": [],
         "converged_step": None, "converged_seconds": None,
     } | more  # fmt: skip
-
-
-@pytest.fixture
-def run(url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setenv("CHORUS_URL", url)
-
-    def invoke(*words: str) -> Result:
-        result = CliRunner().invoke(root.chorus, list(words))
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
-    return invoke
-
-
-@pytest.fixture
-def train(tmp_path: Path) -> str:
-    file = tmp_path / "train.tsv"
-    file.write_text("text\tlabel\ngood\t1\n")
-    return str(file)
 
 
 def sent(fake: FakeChorus) -> Any:
