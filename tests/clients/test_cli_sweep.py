@@ -87,6 +87,22 @@ def test_options_override_a_documents_sweep_field_by_field(
     assert sent(fake)["sweep"] == sweep | {"count": 9}
 
 
+def test_options_of_a_search_beside_a_documents_trials_are_refused(
+    run: Run, fake: FakeChorus, train: str, tmp_path: Path
+) -> None:
+    document = tmp_path / "job.json"
+    sweep = {"search": "halving", "trials": [{"learning_rate": 0.1}, {"learning_rate": 1}]}
+    document.write_text(json.dumps({"task": "t", "data": {"train": "train.tsv"}, "sweep": sweep}))
+    words = ("sweep", "--document", str(document), "--detach", "--json")
+    for option in (("--space", "learning_rate=3"), ("--named", "table6"), ("--count", "9")):
+        refused = run(*words, *option)
+        assert refused.exit_code == 2, refused.output
+        assert f"leave out {option[0]}" in " ".join(refused.stderr.split())
+    assert fake.seen == []
+    assert run(*words, "--eta", "2").exit_code == 0, "control"
+    assert sent(fake)["sweep"] == sweep | {"eta": 2}
+
+
 def test_the_plan_counts_every_seed_of_every_trial() -> None:
     def job(**spec: Any) -> Job:
         prompts = [{"recipe": {"steps": 90}}]
