@@ -52,6 +52,8 @@ class Database:
         self._readers: AbstractContextManager[object] = self._writers if memory else nullcontext()
         # What a database server says about itself is for the operator, not for callers.
         self._tells = True
+        # Whether a newer Chorus made the tables, so that there may be some that this code does not know.
+        self.newer = False
         self._actor = CHORUS
         self.creation: Creation | None = None
 
@@ -88,7 +90,7 @@ class Database:
             with opening, database.write(EVERY_TENANT) as connection:
                 if not make and is_empty(connection):
                     raise _no_store("it has no tables")
-                _upgrade(connection)
+                database.newer = _upgrade(connection)
         except (TypeError, ValueError) as error:  # the driver's, about an argument after `?`
             engine.dispose()
             raise _bad_url("The database URL cannot be used") from error
@@ -184,10 +186,10 @@ class Database:
         self.engine.dispose()
 
 
-def _upgrade(connection: Connection) -> None:
-    """Make or change the tables, unless this login may not."""
+def _upgrade(connection: Connection) -> bool:
+    """Make or change the tables, unless this login may not. Whether they are newer than this code."""
     try:
-        upgrade(connection)
+        newer = upgrade(connection)
     except SQLAlchemyError as error:
         if not postgresql.is_forbidden(getattr(error, "orig", None) or error):
             raise
@@ -200,6 +202,7 @@ def _upgrade(connection: Connection) -> None:
             "This login neither owns the tables nor may be chorus_upkeep, so row-level security would hide "
             "every row from it; run deploy/postgresql/roles.sql on the database and log in as chorus_app."
         )
+    return newer
 
 
 @contextmanager
