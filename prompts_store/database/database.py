@@ -40,7 +40,8 @@ class Database:
     are as if they were not there. SQLite has no such fence.
 
     `write` takes the *publish lock*: one writer at a time, over all threads and processes of one database.
-        What its holder sees of the blobs is still true when it commits.
+        What its holder sees of the blobs is still true when it commits. What needs no such promise can be
+        written beside others: PostgreSQL then locks its own rows alone, and SQLite has one writer anyway.
     """
 
     def __init__(self, engine: Engine, *, memory: bool) -> None:
@@ -121,20 +122,26 @@ class Database:
                 yield connection
 
     @contextmanager
-    def write(self, tenant: str, patience_seconds: float | None = None) -> Iterator[Connection]:
+    def write(
+        self, tenant: str, patience_seconds: float | None = None, *, alone: bool = True
+    ) -> Iterator[Connection]:
         """Take the publish lock and begin a transaction on a tenant's rows. At the end it commits whole or
         not at all.
 
         Args:
-            patience_seconds: how long to wait for the lock, here and in the database together; by default the
+            patience_seconds: how long to wait for a lock, here and in the database together; by default the
                 database's own patience.
+            alone: False to write beside others, without the publish lock.
 
         Raises:
             StoreError: somebody else held the lock all that time, or the database failed.
         """
         patience = self.patience_seconds if patience_seconds is None else patience_seconds
-        with self._turn(patience) as left_ms, self._translated(), self.engine.connect() as connection:
+        beside = not alone and not self.embedded
+        turn = nullcontext(max(1, round(1000 * patience))) if beside else self._turn(patience)
+        with turn as left_ms, self._translated(), self.engine.connect() as connection:
             options = {sqlite.WRITE_OPTION: left_ms, _ACTOR_OPTION: self._actor}
+            options[postgresql.BESIDE_OPTION] = beside
             options[_CREATION_OPTION] = self.creation
             connection = connection.execution_options(**options, **{postgresql.TENANT_OPTION: tenant})
             with connection.begin():
