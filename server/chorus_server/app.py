@@ -103,7 +103,7 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
     ladder_of(settings)
     model_source(settings.model)
     ring, store = open_with_keys(settings)
-    metrics = Metrics(task_series=settings.metrics_task_series)
+    metrics = Metrics()
     metrics.api.log_lines_lost.watch(lost_lines)
     readers = Offload(_STORE_THREADS, _CALLS_WAITING, "prompt store")
     # Separate threads: writers that wait for the database's lock must not take the readers' threads.
