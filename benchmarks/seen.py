@@ -7,7 +7,8 @@
 and one bucket of a SeaweedFS (tests/s3_server.txt), all on this machine. A change is made over HTTP at one of
 them; each other one has a client that asks it without pause, before and after. *Seen*: from the change's
 answer until the last of these clients has the first new answer. The last row is of a replica that reads no
-change feed. Writes benchmarks/results/DATE-MACHINE-seen.json, unless --times is given.
+change feed, and for which no time passes.
+Writes benchmarks/results/DATE-MACHINE-seen.json, unless --times is given.
 """
 
 from __future__ import annotations
