@@ -73,11 +73,13 @@ class Mistakes:
 
 
 def confused(said: Sequence[str], answers: Answers, labels: Sequence[str]) -> Confused:
-    """How many rows with which label were given which, those that are 0 left out."""
+    """How many rows with which label were given which, those that are 0 left out; and rows whose answer is
+    none of the labels."""
     places = {label.strip(): place for place, label in enumerate(labels)}
     counts = Counter(
         (places[known[0].strip()], places.get(text.strip(), len(labels)))
         for text, known in zip(said, answers, strict=True)
+        if known[0].strip() in places
     )
     return [(answer, text, count) for (answer, text), count in sorted(counts.items())]
 

@@ -79,8 +79,9 @@ class Evaluator:
             texts = [ballot.answer for ballot, _ in said[n]]
             found.append(_measured(task, examples, texts) if examples else None)
             if mistakes is not None:
-                answers, losses = [each.answers for each in examples], [loss for _, loss in said[n]]
-                made = Mistakes.of(split, texts, losses, answers, task.labels) if examples else None
+                right = [example.answers for example in examples]
+                losses = [loss for _, loss in said[n]]
+                made = Mistakes.of(split, texts, losses, right, task.labels) if examples else None
                 mistakes.append(made)
         if ballots is not None:
             ballots.extend([ballot for ballot, _ in each] for each in said)

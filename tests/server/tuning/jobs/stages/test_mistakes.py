@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from prompts_store.jobs.records import Job
-from prompts_store.records import StoredAmounts, TenantLimits
 from prompts_store.store import PromptStore
+from prompts_store.tenants.limits import StoredAmounts, TenantLimits
 from prompts_store.testing import file_bytes
 from tests.server.tuning.jobs.service_tools import TENANT, document, done, events, jsonl, upload
 from tests.server.tuning.tuning_tools import LABELS
