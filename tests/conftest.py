@@ -1,14 +1,17 @@
 """What tests of several rooms share: compiled programs, and PostgreSQL where it is installed."""
 
+import asyncio
 import functools
 import gc
 import os
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvicorn.server
 from jaxtyping import install_import_hook
 from sqlalchemy import Connection, inspect
 
@@ -34,6 +37,15 @@ install_import_hook(_modules_with_shapes(), "beartype.beartype")
 gc.disable()  # while test modules are imported
 
 
+LONGEST = ("test_ray_serve.py", "test_dataset_tiny.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest modules, which wait more than they compute, come first: at the end of a run, one worker
+    would be left alone with them."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def pytest_collection_finish() -> None:
     """What was imported stays, and no garbage collection goes through it again, as in a server."""
     gc.collect()
@@ -56,6 +68,17 @@ def certificates_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def servers_end_soon() -> Iterator[None]:
+    """uvicorn looks ten times a second whether it is to end, and then waits a tenth for connections to close:
+    here a tenth of that, a thousand times."""
+    often = SimpleNamespace(**vars(asyncio))
+    often.sleep = lambda seconds: asyncio.sleep(seconds / 10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uvicorn.server, "asyncio", often)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def tables_at_once() -> Iterator[None]:
     """What the migrations leave in a fresh SQLite database is written at once, into every other one: tests
     make thousands. `real_migrations` is for the tests of them; child processes have no other.
@@ -66,11 +89,12 @@ def tables_at_once() -> Iterator[None]:
         script = [line for line in driver.iterdump() if line not in ("BEGIN TRANSACTION;", "COMMIT;")]
     made.close()
 
-    def fill(connection: Connection) -> None:
+    def fill(connection: Connection) -> bool:
         if connection.dialect.name != "sqlite" or inspect(connection).get_table_names():
             return upgrade(connection)
         for statement in script:
             connection.exec_driver_sql(statement)
+        return False
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(database, "upgrade", fill)

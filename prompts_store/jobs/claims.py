@@ -27,7 +27,7 @@ from prompts_store.jobs.events import STATUS, add_events, check_events
 from prompts_store.jobs.records import ACTIVE, MATRIX_DTYPE, OVER, Job, JobKind, JobStatus, Lease
 from prompts_store.jobs.rows import change_job, check_kind, close_job, held, job_record
 from prompts_store.records import LeaseHolder
-from prompts_store.tenants import standing
+from prompts_store.tenants import feed, standing
 from prompts_store.text import shown
 
 MAX_PROGRESS_BYTES = 65_536
@@ -134,6 +134,7 @@ class JobClaims(StoreBase):
                 connection, row.number, {"status": "queued", "lease_owner": None, "lease_expires_at": None}
             )
             add_events(connection, row.number, [(STATUS, {"status": "queued"})], now)
+            feed.record(connection, "job_queued", lease.tenant, row.kind, now=now)
 
     def update_job(
         self,

@@ -36,7 +36,7 @@ from chorus_server.engine.thread.engine import Engine
 from chorus_server.engine.work import Settled
 from chorus_server.errors import EngineDeadError, InvalidInputError, InvalidModelError, NotReadyError
 from chorus_server.jobs.feeds import JobFeeds
-from chorus_server.jobs_wiring import start_engine_jobs
+from chorus_server.jobs_wiring import QueuedJobs, start_engine_jobs
 from chorus_server.log import Say
 from chorus_server.model.matrix_types import FLOAT_DTYPES, FloatDtype, choose_matrix_dtype, processor_flags
 from chorus_server.settings import Settings
@@ -101,7 +101,7 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
     ladder_of(settings)
     model_source(settings.model)
     ring, store = open_with_keys(settings)
-    metrics = Metrics(task_series=settings.metrics_task_series)
+    metrics = Metrics()
     metrics.api.log_lines_lost.watch(lost_lines)
     readers = Offload(_STORE_THREADS, _CALLS_WAITING, "prompt store")
     # Separate threads: writers that wait for the database's lock must not take the readers' threads.
@@ -129,6 +129,7 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
             audit_days=settings.audit_days,
         ),
     )
+    services.changes.tell(QueuedJobs(services))
     spans = None
     if settings.traces_url is not None:
         spans = SpanExport(settings.traces_url, metrics.api.spans_lost.inc)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -17,24 +16,9 @@ from click.testing import CliRunner, Result
 from chorus.cli import offered, root, tenants
 from chorus.cli.output import clean, sentence
 from chorus.errors import NotFoundError
+from tests.clients.conftest import Run
 from tests.clients.fake_chorus import FakeChorus, on_loopback, refuse
 from tests.places import ROOT
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs the command against the fake; `lines` go to standard input."""
-    monkeypatch.setenv("CHORUS_URL", url)
-
-    def invoke(*words: str, lines: str | None = None) -> Result:
-        result = CliRunner().invoke(root.chorus, list(words), input=lines)
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
-    return invoke
 
 
 @pytest.fixture

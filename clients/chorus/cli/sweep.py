@@ -11,11 +11,12 @@ import click
 from chorus.cli import tune_jobs
 from chorus.cli.output import print_json
 from chorus.cli.session import Session, with_session
+from chorus.cli.spaces import knob_values
 from chorus.cli.start_group import StartGroup
 from chorus.cli.sweep_tables import print_trials
-from chorus.cli.tune_options import job_options, pairs
+from chorus.cli.tune_options import document_of, job_options, pairs
 from chorus.cli.tune_start import begin
-from chorus.strict_json import parse_strictly
+from chorus.errors import InvalidArgumentError
 from chorus.types import JobEvent
 
 
@@ -76,6 +77,7 @@ def start(
     if spaces:
         searched["space"] = space_of(spaces)
     if searched:
+        _check_trials(document, searched)
         given["sweep"] = searched
     elif document is None:
         raise click.UsageError("Say what varies: give --space or --named.")
@@ -100,6 +102,17 @@ def show(session: Session, job: str) -> None:
         click.echo(f"{found.id} is {found.status}, and has no trials yet.")
 
 
+def _check_trials(document: Path | None, searched: dict[str, Any]) -> None:
+    """Raise UsageError if the document has the trials, so that options of a search would do nothing."""
+    written = document_of(document).get("sweep") if document is not None else None
+    ignored = [f"--{name}" for name in ("space", "named", "count") if name in searched]
+    if ignored and isinstance(written, dict) and written.get("trials"):
+        raise click.UsageError(
+            f"The sweep of {document} has its own trials, so nothing is searched for: leave out "
+            f"{' and '.join(ignored)}, or take its trials out."
+        )
+
+
 def _told(events: Iterable[JobEvent]) -> list[dict[str, Any]]:
     """The trials of a search without a result, as its events tell of each last: those of the last rung first.
     In a rung the best comes first."""
@@ -112,34 +125,15 @@ def _told(events: Iterable[JobEvent]) -> list[dict[str, Any]]:
 
 
 def space_of(options: Iterable[str]) -> dict[str, Any]:
-    """`learning_rate=0.1,0.3` and `learning_rate=0.001..0.5` (of which a grid takes 5 with `:5`) as the space
-    of a job document.
+    """The space of a job document, of options such as `learning_rate=0.1,0.3`; see `knob_values`.
 
     Raises:
         UsageError: an option is not of this form.
     """
-    found: dict[str, Any] = {}
-    for knob, text in pairs(options, "--space").items():
-        low, dots, rest = text.partition("..")
-        if not dots:
-            found[knob] = [_value(each) for each in text.split(",")]
-            continue
-        high, colon, points = rest.partition(":")
-        try:
-            found[knob] = {"low": float(low), "high": float(high)}
-            found[knob] |= {"points": int(points)} if colon else {}
-        except ValueError:
-            raise click.UsageError(
-                f"--space {knob}={text} must be LOW..HIGH or LOW..HIGH:POINTS, in numbers."
-            ) from None
-    return found
-
-
-def _value(text: str) -> Any:
     try:
-        return parse_strictly(text)
-    except ValueError:
-        return text
+        return knob_values(pairs(options, "--space"))
+    except InvalidArgumentError as error:
+        raise click.UsageError(f"--space {error}") from None
 
 
 for command in (tune_jobs.follow, tune_jobs.cancel, tune_jobs.pause, tune_jobs.resume):

@@ -1,15 +1,15 @@
-"""`chorus tune follow`, `list`, `show`, `cancel` and `resume`: commands for existing jobs."""
+"""`chorus tune follow`, `list`, `show`, `mistakes`, `cancel`, `pause`, `resume`: what is done with jobs."""
 
 from __future__ import annotations
 
 import click
 
+from chorus.cli.evaluation_tables import print_confusion
+from chorus.cli.job_commands import error_of, list_command, progress_of
 from chorus.cli.job_following import follow_to_end
 from chorus.cli.output import clean, print_facts, print_json, print_table
 from chorus.cli.session import Session, with_session
-from chorus.types import Job, JobSummary
-
-STATUSES = ("queued", "preparing", "running", "succeeded", "failed", "cancelled")
+from chorus.types import Job
 
 
 @click.command()
@@ -24,18 +24,7 @@ def follow(session: Session, job: str) -> None:
         follow_to_end(session, client, client.tuning.get(job))
 
 
-@click.command("list")
-@click.option("--status", type=click.Choice(STATUSES), help="Only jobs with this status.")
-@with_session
-def list_(session: Session, status: str | None) -> None:
-    """List jobs, newest first."""
-    with session.client() as client:
-        found = client.tuning.list(status=status)
-    if session.as_json:
-        print_json({"jobs": found})
-        return
-    rows = ((job.id, job.status, job.tasks, step_of(job), job.created_at, job.created_by) for job in found)
-    print_table(("job", "status", "tasks", "step", "created", "by"), rows, empty="There are no jobs.")
+list_ = list_command(lambda client: client.tuning, "jobs", "tasks", lambda job: job.tasks, progress="step")
 
 
 @click.command()
@@ -48,14 +37,13 @@ def show(session: Session, job: str) -> None:
     if session.as_json:
         print_json(found)
         return
-    error = found.error
     asked = ", cancel requested" if found.cancel_requested and not found.over else ""
     asked += ", paused" if found.paused else ""
     facts: dict[str, object] = {
         "job": found.id,
         "status": f"{found.status}{asked}",
         "tasks": found.tasks,
-        "step": step_of(found),
+        "step": progress_of(found),
         "created": found.created_at,
         "started": found.started_at,
         "finished": found.finished_at,
@@ -66,9 +54,31 @@ def show(session: Session, job: str) -> None:
             prompt["reference"] for prompt in found.result.get("prompts") or [] if "reference" in prompt
         ],
     }
-    if error is not None:
-        facts["error"] = f"{error.get('code')}: {error.get('message')}"
+    if found.result.get("mistakes"):
+        facts["mistakes"] = found.result["mistakes"]
+    if (error := error_of(found)) is not None:
+        facts["error"] = error
     print_facts(facts)
+
+
+@click.command()
+@click.argument("job")
+@with_session
+def mistakes(session: Session, job: str) -> None:
+    """Show what the new versions of JOB get wrong: labels confused, and the rows with the highest loss."""
+    with session.client() as client:
+        found = client.tuning.mistakes(client.tuning.get(job))
+    if session.as_json:
+        print_json({"versions": found})
+        return
+    for each in found:
+        name = f"{each['reference']}, {each['rows']} rows of the {each['split']} split"
+        print_confusion(name, each["confusion"])
+        hardest = each["hardest"]
+        rows = ((row["row"], row["loss"], row["answer"], row["said"], row["text"]) for row in hardest)
+        print_table(
+            ("#row", "#loss", "answer", "said", "text"), rows, empty=f"{name}: every answer is right."
+        )
 
 
 @click.command()
@@ -114,9 +124,3 @@ def _tell(session: Session, job: Job) -> None:
         print_json(job)
     else:
         click.echo(f"{clean(job.id)} is {clean(job.status)}{', paused' if job.paused else ''}")
-
-
-def step_of(job: JobSummary) -> str | None:
-    """How far a job is."""
-    step, steps = job.progress.get("step"), job.progress.get("steps")
-    return None if step is None else f"{step} of {steps}"

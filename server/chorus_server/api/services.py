@@ -6,7 +6,7 @@ It is built in `server/chorus_server/app.py` or by a test, and is never global.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -34,6 +34,7 @@ from chorus_server.tenancy.budgets import Budgets
 from chorus_server.tenancy.callers import Callers
 from chorus_server.tenancy.sessions import Sessions
 from chorus_server.tenancy.usage import UsageRecorder
+from prompts_store.jobs.records import KINDS
 from prompts_store.records import Actor
 from prompts_store.store import PromptStore
 
@@ -205,10 +206,10 @@ class Services:
         await self.changes.read()
         return saved
 
-    def wake_jobs(self) -> None:
-        """A job was queued: look for it now."""
+    def wake_jobs(self, kinds: Collection[str] = KINDS) -> None:
+        """Jobs of these kinds were queued: look for them now."""
         for runner in (self.tuning, *self.engine_jobs):
-            if runner is not None:
+            if runner is not None and runner.kind in kinds:
                 runner.wake()
 
     def _stats(self) -> EngineStats:

@@ -40,7 +40,8 @@ class RunnerConfig:
         folder: of what attempts leave for later ones, with one folder for each job.
         owner: name of whoever claims jobs, for people.
         lease_seconds: after this long without a renewal, another process may take the job.
-        poll_seconds: time between two looks for new jobs, or for a cancellation.
+        poll_seconds: time between two looks of a running job for a cancellation.
+        look_seconds: time between two looks for new jobs, where nobody calls `wake`.
         keep_seconds: how long what a failed or cancelled job left is kept for a resumption.
         patience_seconds: how long to retry a store that does not answer before giving up the job.
         at_once: most jobs that run side by side; of a tenant it is one.
@@ -50,6 +51,7 @@ class RunnerConfig:
     owner: str
     lease_seconds: float = 30.0
     poll_seconds: float = 1.0
+    look_seconds: float = 1.0
     keep_seconds: float = 14 * 86_400.0
     patience_seconds: float = 300.0
     at_once: int = 1
@@ -104,6 +106,11 @@ class JobRunner(ABC):
         self._look.set()
 
     @property
+    def kind(self) -> JobKind:
+        """The jobs that it takes."""
+        return self._kind
+
+    @property
     def running(self) -> tuple[str, ...]:
         """Ids of the jobs that are running."""
         return tuple(job.id for job in self.jobs)
@@ -148,7 +155,7 @@ class JobRunner(ABC):
             self._unharmed(self._sweep)
             self._look.clear()
             if len(self._running) >= self._config.at_once or not self._unharmed(self._take):
-                self._look.wait(self._config.poll_seconds)
+                self._look.wait(self._config.look_seconds)
 
     def _unharmed(self, part: Callable[[], bool | None]) -> bool:
         """The result of `part`. If it raises, that is logged, and the runner goes on to the next job."""

@@ -92,6 +92,11 @@ class Browser:
         return self.http.post(path, data=form | {"csrf": sent}, headers=headers)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quickly(compiled_quickly: None) -> None:
+    """For every test here: the server's programs are those of `tests/clients_in_the_wild`."""
+
+
 @pytest.fixture(scope="package")
 def one_site(tmp_path_factory: pytest.TempPathFactory, compiled_folder: Path) -> Iterator[Site]:
     """A server of the base and the tasks that ship, which needs a key."""
