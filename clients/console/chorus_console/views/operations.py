@@ -62,7 +62,7 @@ async def show(visit: Visit) -> Response:
     """The page; a part of it is asked for again every few seconds."""
     client = visit.client
     text, ready, model = await asyncio.gather(client.metrics(), client.ready(), client.model())
-    now = await asyncio.to_thread(Samples, text)
+    now = await visit.work(Samples, text)
     real, padded = now.total("chorus_real_tokens_total"), now.total("chorus_padded_tokens_total")
     info = [has for has, _ in now.of("chorus_lora_requests_info")]
     values = {

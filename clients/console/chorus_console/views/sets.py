@@ -64,7 +64,7 @@ async def propose_pack(visit: Visit) -> Response:
             f"client.packs.rollback({name!r}, {alias!r}, version={wanted}, expected={now})",
             "chorus", "packs", "rollback", name, "--alias", alias,
             body={"alias": alias, "version": wanted, "expected": now}, tenant=tenant,
-        ),
+        ).doing("Roll back"),
     )  # fmt: skip
 
 

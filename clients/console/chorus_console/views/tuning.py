@@ -72,7 +72,7 @@ def _starting() -> Any:
         *("chorus", "tune", "start", "tickets", "train.csv"),
         *("--target", "label", "--label", "yes", "--label", "no"),
         body=document,
-    )  # fmt: skip
+    ).doing("Start tuning")  # fmt: skip
 
 
 async def look(visit: Visit) -> Response:
@@ -81,7 +81,7 @@ async def look(visit: Visit) -> Response:
     if not isinstance(file, UploadFile) or not file.filename:
         raise HTTPException(400, "Choose a file: CSV, TSV or JSON Lines, whose columns have names.")
     content = await file.read()
-    found = await asyncio.to_thread(data.look, content, file.filename)
+    found = await visit.work(data.look, content, file.filename)
     if found.problems:
         return await visit.show("tune_data.html", name=file.filename, found=found, file=None)
     stored = await visit.client.files.push(content, name=file.filename)
@@ -157,8 +157,12 @@ async def one(visit: Visit) -> Response:
     job, view = await _followed(visit)
     return await visit.show(
         "tune_job.html", fragment=False, job=job, view=view, curves=curves(view), spec=_asked(job),
-        same=same("GET", f"/v1/tuning/jobs/{job.id}", f"job = client.tuning.get({job.id!r})",
-                  "chorus", "tune", "show", job.id),
+        same=[
+            same("GET", f"/v1/tuning/jobs/{job.id}", f"job = client.tuning.get({job.id!r})",
+                 "chorus", "tune", "show", job.id),
+            *(same("POST", f"/v1/tuning/jobs/{job.id}/{what}", f"job = client.tuning.{what}({job.id!r})",
+                   "chorus", "tune", what, job.id).doing(what.capitalize()) for what in ("cancel", "resume")),
+        ],
     )  # fmt: skip
 
 
