@@ -115,7 +115,7 @@ def test_another_tenants_things_are_like_those_of_nobody(
         "tuning": "job-" + "0" * 24, "file": "file-" + "0" * 24,
     }  # fmt: skip
     what = {"/jobs/{job}": "cancel", "/tenants/keys/{key}": "revoke"}.get(route, "end")
-    form = {"what": what, "alias": "live", "version": "1", "grantee": "elm"}
+    form = {"what": what, "alias": "live", "version": "1", "now": "2", "grantee": "elm"}
     answers = []
     for some in (things, nothing):
         path = one(some, method, route).path

@@ -34,25 +34,25 @@ FOUND = """() => [...document.querySelectorAll('[data-hacked]')].map((each) => e
 @pytest.fixture(scope="module")
 def hostile(one_site: Site) -> dict[str, str]:
     """A tenant whose people write scripts wherever they may: what stands for each name in the paths."""
-    owner = one_site.key("hostile", name=HACKS[0], scopes=EVERY_SCOPE)
+    owner = one_site.key("hostile", scopes=EVERY_SCOPE)
     one_site.operator.patch("/v1/tenants/hostile", json={"display_name": ALL})
     prompt = one_site.operator.get("/v1/tasks/sentiment/versions/1/artifact?format=safetensors").content
     with Client(one_site.url, owner["key"]) as client:
         client.tasks.push(
-            "bad", prompt, template="{text} " + ALL.replace("{", "{{").replace("}", "}}"),
+            "bad", prompt, template="{text} " + HACKS[1],
             labels=[*HACKS, LINK], description=ALL, lineage={ALL: LINK, "recipe": {ALL: ALL}},
             metrics={HACKS[0]: 0.5, LINK: 0.5},
         )  # fmt: skip
         client.tasks.push("bad", prompt, labels=[HACKS[0], "more"], description=ALL)
+        client.tasks.push("bad", prompt, template="{text}!", labels=[*HACKS, LINK])
         client.tasks.promote("bad", 2)
         client.tasks.promote("bad", 1, "canary")
         client.tasks.share("bad", "birch", ["infer", "read"])
-        client.ensembles.create("team", ["bad@1", "bad@1"])
+        client.ensembles.create("team", ["bad@1", "bad@3"])
         questions = [each for each in (LINK, *HACKS) if fits(client, each)] or ["mood"]
         for number in (1, 2):
             client.packs.create("desk", dict.fromkeys(questions, f"bad@{number}"))
         client.packs.promote("desk", 2)
-        client.keys.create(HACKS[1], scopes=["infer"], expires_at=None)
         rows = [{"text": ALL, "label": HACKS[0]}, {"text": LINK, "label": HACKS[1]}]
         file = client.files.push("\n".join(map(json.dumps, rows)).encode(), name=f"{ALL[:200]}.jsonl")
         job = client.evaluations.wait(client.evaluations.start(["bad@1"], rows * 2))
@@ -60,7 +60,7 @@ def hostile(one_site: Site) -> dict[str, str]:
             "bad", train=file, template="{text} " + HACKS[1], target="label", recipe={"steps": 2}
         )
         client.tuning.cancel(tuning)
-        client.classify("bad@1", input=ALL)
+        client.classify("bad@1", input=HACKS[0])
         return {
             "tenant": "hostile", "task": "bad", "pack": "desk", "key": owner["id"], "job": job.id,
             "tuning": tuning.id, "file": file.id, "secret": owner["key"],
@@ -76,7 +76,7 @@ def fits(client: Client, question: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("kind", ["tasks", "packs", "ensembles", "tenants", "aliases"])
+@pytest.mark.parametrize("kind", ["tasks", "packs", "ensembles", "tenants", "aliases", "keys"])
 @pytest.mark.parametrize("name", [*HACKS, LINK])
 def test_names_in_addresses_take_no_script(site: Site, hostile: dict[str, str], kind: str, name: str) -> None:
     with Client(site.url, hostile["secret"]) as client:
@@ -87,6 +87,7 @@ def test_names_in_addresses_take_no_script(site: Site, hostile: dict[str, str], 
             "ensembles": lambda: client.ensembles.create(name, ["bad@1"]),
             "tenants": lambda: client.tenants.create(name),
             "aliases": lambda: client.tasks.promote("bad", 1, name),
+            "keys": lambda: client.keys.create(name, scopes=["infer"]),
         }
         with pytest.raises((ApiError, ValueError)):
             calls[kind]()
@@ -133,7 +134,8 @@ def test_no_page_makes_more_of_a_name_than_text(
     page.goto("/console/try?task=hostile/bad&task=hostile/bad@1&task=hostile/team")
     page.get_by_role("textbox", name="text", exact=True).fill(ALL)
     page.get_by_role("button", name="Ask").click()
-    page.get_by_role("region", name="Answer of hostile/team").get_by_text("data-hacked").first.wait_for()
+    page.get_by_role("region", name="Answer of hostile/team").wait_for()
+    page.locator("#answers").get_by_text("data-hacked").filter(visible=True).first.wait_for()
     assert page.evaluate(FOUND) == []
     (file := tmp_path / f"{HACKS[0].replace('/', '')}.csv").write_text(
         "text\n" + ALL.replace('"', "'") + "\n"
@@ -141,11 +143,13 @@ def test_no_page_makes_more_of_a_name_than_text(
     page.get_by_text("A small file in place of it").click()
     page.get_by_label("Choose or drop a file").set_input_files(file)
     page.get_by_role("button", name="Ask").click()
-    page.get_by_role("region", name="Answers").get_by_text("data-hacked").first.wait_for()
+    page.get_by_role("region", name="Answers").get_by_text("data-hacked").filter(
+        visible=True
+    ).first.wait_for()
     assert page.evaluate(FOUND) == []
     page.get_by_label("Task 1").fill(f"{HACKS[0]}@{LINK}")
     page.get_by_role("button", name="Ask").click()
-    page.get_by_role("alert").get_by_text("data-hacked").first.wait_for()
+    page.get_by_role("alert").get_by_text("data-hacked").filter(visible=True).first.wait_for()
     assert page.evaluate(FOUND) == []
     page.goto("/console/tune/new")
     for line, seen in (

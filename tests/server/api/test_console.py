@@ -172,7 +172,7 @@ def test_a_download_is_never_whole_in_memory(
             lambda api, address: httpx2.ASGITransport(_Marked(api), client=(address, 0)),
         )
     pieces = (bytes([number]) * (1 << 20) for number in range(LARGE >> 20))
-    bearer = {"authorization": f"Bearer {KEY}"}
+    bearer = {"authorization": f"Bearer {KEY}", "content-type": "application/octet-stream"}
     sent = httpx2.post(f"{keyed.url}/v1/files?name=large.jsonl", content=pieces, headers=bearer, timeout=60)
     assert sent.status_code == 201, sent.text
     count = 0

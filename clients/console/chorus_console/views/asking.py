@@ -236,9 +236,9 @@ async def _vote(client: AsyncClient, references: Sequence[str], inputs: Sequence
         raise
     except ApiError as error:
         return Asked(name, problem=str(error))
-    return Asked(
-        name, None, answers, "", time.perf_counter() - started, [_call(references, texts[0], "ensemble")]
-    )
+    asked = Asked(name, None, answers, seconds=time.perf_counter() - started)
+    asked.calls.append(_call(references, texts[0], "ensemble"))
+    return asked
 
 
 def fitting(given: Input, template: str) -> Input:

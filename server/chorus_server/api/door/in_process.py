@@ -81,6 +81,7 @@ class _Answer(httpx2.AsyncByteStream):
             self._over.set()
             if not self.begun.done():
                 self.begun.set_result((500, []))
+                self._whole = True
             if not self._left:
                 await self._pieces.put(None)
 
