@@ -6,7 +6,8 @@
 The store, the server, the runner of jobs and the scheduler are those that serve; only the device is a sleep
 of `--step-ms` for four rows, beside the host, so that the rate is known and leaves the processor to what is
 measured. The engine alone is given the same requests, ready made, as many at a time as a batch has under way.
-Interactive requests come over HTTP every 100 ms. Prints JSON, with the machine's load.
+Interactive requests come over HTTP every 100 ms: by turns one whose labels are scored in one step, and one
+that generates eight tokens, each in a step of its own. Prints JSON, with the machine's load.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,10 @@ from tests.server.api.api_harness import ApiServer, train_vocabulary
 
 LABELS = ("no", "yes")
 EVERY_SECONDS = 0.1
+ASKED: dict[str, tuple[str, dict[str, Any]]] = {
+    "one step": ("/v1/classify", {"labels": LABELS}),
+    "eight tokens": ("/v1/generate", {"max_new_tokens": 8}),
+}
 _PAGE = 4096
 
 
@@ -119,18 +125,31 @@ def beside(look: Callable[[], None], seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def asked(server: ApiServer, found: list[float]) -> Iterator[None]:
-    """Interactive requests meanwhile; their milliseconds."""
+def asked(server: ApiServer, found: dict[str, list[float]]) -> Iterator[None]:
+    """Interactive requests meanwhile; their milliseconds by what they ask."""
+    turns = cycle(ASKED.items())
     with httpx2.Client(base_url=server.url, timeout=60) as client:
+        text = long_answered(client)
 
         def ask() -> None:
+            kind, (path, body) = next(turns)
             started = time.perf_counter()
-            body = {"task": None, "input": "bad movie", "labels": LABELS}
-            client.post("/v1/classify", json=body).raise_for_status()
-            found.append(1000 * (time.perf_counter() - started))
+            client.post(path, json={"task": None, "input": text, **body}).raise_for_status()
+            found.setdefault(kind, []).append(1000 * (time.perf_counter() - started))
 
         with beside(ask, EVERY_SECONDS):
             yield
+
+
+def long_answered(client: httpx2.Client) -> str:
+    """A text whose answer does not end before it is cut off."""
+    for number in count():
+        text = f"bad movie {number}"
+        body = {"task": None, "input": text, **ASKED["eight tokens"][1]}
+        (answer,) = client.post("/v1/generate", json=body).raise_for_status().json()["results"]
+        if answer["finish_reason"] == "length":
+            return text
+    raise AssertionError
 
 
 def run(server: ApiServer, file: str) -> float:
@@ -164,9 +183,9 @@ def main() -> None:
             server.executor.on_dispatch, server.executor.on_collect = device.dispatched, device.collected
             spare_collections()  # as a server does that has started
             alone = engine_alone(server, vocabulary, given.alone_rows)
-            quiet: list[float] = []
+            quiet: dict[str, list[float]] = {}
             with asked(server, quiet):
-                time.sleep(15)
+                time.sleep(30)
             with (folder / "lines.jsonl").open("wb") as file:
                 file.writelines(lines(given.rows))
             with (folder / "lines.jsonl").open("rb") as file:
@@ -181,10 +200,10 @@ def main() -> None:
             with beside(look, 0.2):
                 seconds = run(server, answer.json()["id"])
             with (folder / "lines.jsonl").open("wb") as file:
-                file.writelines(lines(min(given.rows, 8_000)))
+                file.writelines(lines(min(given.rows, 12_000)))
             with (folder / "lines.jsonl").open("rb") as file:
                 answer = server.http.post("/v1/files", files={"file": ("lines.jsonl", file)})
-            busy: list[float] = []
+            busy: dict[str, list[float]] = {}
             with asked(server, busy):
                 run(server, answer.json()["id"])
     rate = given.rows / seconds
@@ -199,8 +218,14 @@ def main() -> None:
         "memory_growth_in_the_second_half_mib": round(
             (max(memory[len(memory) // 2 :]) - memory[len(memory) // 2]) / 2**20, 1
         ),
-        "interactive_ms": {"alone": figures(quiet), "beside a batch": figures(busy)},
-        "p99_ratio": round(np.percentile(busy, 99) / np.percentile(quiet, 99), 2),
+        "interactive": {
+            kind: {
+                "alone_ms": figures(quiet[kind]),
+                "beside_a_batch_ms": figures(busy[kind]),
+                "p99_ratio": round(np.percentile(busy[kind], 99) / np.percentile(quiet[kind], 99), 2),
+            }
+            for kind in ASKED
+        },
     }
     print(json.dumps(found, indent=1))
 

@@ -6,7 +6,7 @@
 *Warm*: a key that is remembered, of which enough is leased: the key is checked, the request reserved and
 settled. *Cold*: key and limits are looked up, and the first lease is taken, in SQLite. Every key and every
 tenant has limits a minute and a month, in requests and tokens. *Refused*: over HTTP by `chorus serve`, one
-connection and 32 at once, of a tenant whose minute is used up.
+connection and 32 at once, of a tenant whose minute is used up; server and sender have a core each.
 Writes benchmarks/results/DATE-MACHINE-budgets.json, unless --keys is given.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import random
 import re
@@ -25,7 +26,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import httpx2
 from sqlalchemy import update
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
@@ -109,22 +109,36 @@ async def measure(folder: Path, count: int) -> dict[str, Any]:
         return {"keys": count, "warm": told(warm) | {"not_warm": asked}, "cold": told(cold)}
 
 
-async def refused(url: str, at_once: int) -> dict[str, float]:
-    """Milliseconds from sending a request to having its refusal."""
-    samples: list[float] = []
-    body = {"task": None, "inputs": ["a warm and funny film"] * 8, "max_new_tokens": 4}
+async def refused(port: int, at_once: int) -> dict[str, float]:
+    """Milliseconds from sending a request to having its refusal.
 
-    async def ask(client: httpx2.AsyncClient, count: int) -> None:
+    The connections are open before. Requests are bytes that were made once, and of an answer only the status
+    and the length are read, so that the sender's own work is a small part of what is measured.
+    """
+    samples: list[float] = []
+    body = json.dumps({"task": None, "inputs": ["a warm and funny film"] * 8, "max_new_tokens": 4}).encode()
+    head = f"POST /v1/generate HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+    request = head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+    async def ask(open_: tuple[asyncio.StreamReader, asyncio.StreamWriter], count: int) -> None:
+        reader, writer = open_
         for _ in range(count):
             begun = time.perf_counter()
-            answer = await client.post(f"{url}/v1/generate", json=body)
-            if answer.status_code == 429:
+            writer.write(request)
+            answered = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"(?i)\r\ncontent-length: (\d+)", answered)
+            assert length is not None, answered
+            await reader.readexactly(int(length[1]))
+            if answered.startswith(b"HTTP/1.1 429"):
                 samples.append(time.perf_counter() - begun)
 
-    async with httpx2.AsyncClient(timeout=60) as client:
-        await ask(client, 20)
-        samples.clear()
-        await asyncio.gather(*(ask(client, REFUSED // at_once) for _ in range(at_once)))
+    connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(at_once)]
+    for each in connections:
+        await ask(each, 2)
+    samples.clear()
+    await asyncio.gather(*(ask(each, REFUSED // at_once) for each in connections))
+    for _, writer in connections:
+        writer.close()
     return told(samples) | {"refused": len(samples)}
 
 
@@ -132,17 +146,31 @@ def over_http(folder: Path) -> dict[str, Any]:
     with closing(PromptStore.open(folder)) as store:
         limits = TenantLimits.model_validate({"per_minute": {"requests": 8}})
         store.create_tenant("default", limits=limits)
-    command = [str(ROOT / ".venv/bin/chorus"), "serve", "--port", "0", "--shapes", "small"]
+    cores = os.sched_getaffinity(0)
+    command = [
+        "taskset",
+        "--cpu-list",
+        str(min(cores)),
+        str(ROOT / ".venv/bin/chorus"),
+        "serve",
+        "--port",
+        "0",
+        "--shapes",
+        "small",
+    ]
     environment = os.environ | {"CHORUS_DATA_DIR": str(folder), "CHORUS_TUNING_ENABLED": "false"}
     with subprocess.Popen(
         tethered(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     ) as server:
         assert server.stdout is not None
-        url = next(found[1] for line in server.stdout if (found := re.search(r"ready at (http://\S+)", line)))
+        ready = (re.search(r"ready at http://\S+:(\d+)", line) for line in server.stdout)
+        port = next(int(found[1]) for found in ready if found)
+        os.sched_setaffinity(0, {max(cores)})
         result = {
-            "one_connection": asyncio.run(refused(url, 1)),
-            "at_once": asyncio.run(refused(url, AT_ONCE)),
+            "one_connection": asyncio.run(refused(port, 1)),
+            "at_once": asyncio.run(refused(port, AT_ONCE)),
         }
+        os.sched_setaffinity(0, cores)
         server.terminate()
         server.communicate(timeout=60)
     return result

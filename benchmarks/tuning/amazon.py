@@ -25,14 +25,18 @@ CLEAR = 1.0
 @lru_cache
 def amazon_rows() -> tuple[TextRow, ...]:
     """The clearly rated sentences, in the file's order."""
+    return tuple(clear_rows(source().decode("utf-8", "replace")))
+
+
+def source() -> bytes:
+    """The file."""
     with tarfile.open(SDIST) as outer:
         packed = outer.extractfile(INNER)
         assert packed is not None
         with tarfile.open(fileobj=io.BytesIO(packed.read())) as inner:
             file = inner.extractfile(FILE)
             assert file is not None
-            text = file.read().decode("utf-8", "replace")
-    return tuple(clear_rows(text))
+            return file.read()
 
 
 def clear_rows(text: str) -> list[TextRow]:

@@ -1,5 +1,8 @@
-"""The commands of docs/evaluation.md for the paper's Table 1, on small files in the official formats: SQuAD
-and MRQA are prepared, prompts are tuned on SQuAD, and one table has them and the base model on both."""
+"""The commands of docs/evaluation.md for the paper's Tables 1 and 2, on small files in the official formats.
+
+Table 1: SQuAD and MRQA are prepared, prompts are tuned on SQuAD, and one table has them and the base model on
+both. Table 2: MRPC and QQP, whose columns and labels have other names; here the base model alone is asked.
+"""
 
 from __future__ import annotations
 
@@ -56,3 +59,21 @@ def test_prompts_of_squad_and_the_base_are_put_into_one_table(served: Served, tm
     version = served.http.get("/v1/tasks/squad/versions/1").json()
     assert subjects[2]["base"]["template"] == version["template"]
     assert subjects[2]["base"]["normalizer"] == version["settings"]["normalizer"] == "t5_punctuation"
+
+
+def test_what_reads_mrpc_is_asked_qqp_whose_columns_and_labels_have_other_names(
+    served: Served, tmp_path: Path
+) -> None:
+    for name in ("mrpc", "qqp"):
+        done(served, "datasets", "prepare", f"glue/{name}", str(OFFICIAL / "glue"), str(tmp_path / name))
+    asked = ("--document", str(tmp_path / "mrpc" / "evaluation.json"))
+    columns = ("--column", "sentence1=question1", "--column", "sentence2=question2")
+    answers = ("--target-text", "duplicate=equivalent", "--target-text", "not_duplicate=not_equivalent")
+    qqp = (str(tmp_path / "qqp" / "dev.jsonl"), *asked, *columns)
+    refused = chorus(served, "evaluate", "base", *qqp)
+    assert refused.returncode == 1 and "'duplicate' is none of the labels" in refused.stdout + refused.stderr
+    shown = done(served, "evaluate", "base", str(tmp_path / "mrpc" / "dev.jsonl"), *asked)
+    shown += done(served, "evaluate", "base", *qqp, *answers)
+    jobs = re.findall(r"^(job-\w+) started$", shown, re.MULTILINE)
+    table = done(served, "evaluate", "table", *jobs, "--metric", "f1_binary")
+    assert table.split()[0] == "f1_binary" and len(jobs) == 2

@@ -85,7 +85,7 @@ class Scheduler:
         self._queue: FairQueue[Ticket] = queue if queue is not None else FairQueue()
         self._rows = PromptRows(prompt_row_capacity)
         self._shares = Shares(config.tenant_memory_seconds, ports.clock)
-        self._slots = SlotTable(ladder.blocks, config.reserved_slots, self._shares.below)
+        self._slots = SlotTable(ladder.blocks, config.reserved_slots, self._may_take_last)
         buckets = BucketChooser(ladder, config)
         self._batcher = Batcher(config, self._queue, self._rows, self._slots, host, buckets, vocab_size)
         self._loading = Loading(host, ports.fetch, config.loader_threads, self._enqueue)
@@ -99,6 +99,7 @@ class Scheduler:
         self._used: dict[str, tuple[PromptHandle, ...]] = {}
         self._in_flight = 0
         self._interactive_came = -math.inf
+        self._absorbed = -math.inf
 
     # Tickets come and go.
 
@@ -179,6 +180,8 @@ class Scheduler:
         """Read a step's result. Steps are absorbed in the order in which they were dispatched."""
         self._in_flight -= 1
         now = self._ports.clock()
+        self._policy.took(step, now - max(step.planned, self._absorbed))
+        self._absorbed = now
         if isinstance(step, DecodeStep):
             if not isinstance(result, DecodeResult):
                 raise InternalError(f"step {step.plan.step} answered with {type(result).__name__}")
@@ -197,15 +200,26 @@ class Scheduler:
 
     # Internals.
 
-    def _leaves_room(self, head: Waiting[Ticket] | None) -> bool:
-        """Whether there is work of class batch while interactive requests keep coming: a step that queues
-        behind another would delay the next of them by both."""
-        if self._ports.clock() - self._interactive_came > _MOMENT_SECONDS:
+    @property
+    def _interactive_come(self) -> bool:
+        return self._ports.clock() - self._interactive_came <= _MOMENT_SECONDS
+
+    def _may_take_last(self, ticket: Ticket, held: int, total: int) -> bool:
+        """Whether a ticket may have the last slots of a shape: not one of a batch while interactive requests
+        keep coming, for they would wait until it is done."""
+        if ticket.origin.priority == "batch" and self._interactive_come:
             return False
-        waiting = [] if head is None else [head.item]
-        return any(
-            ticket.origin.priority == "batch" for ticket in (*waiting, *self._decoding, *self._prefilling)
-        )
+        return self._shares.below(ticket, held, total)
+
+    def _leaves_room(self, head: Waiting[Ticket] | None) -> bool:
+        """Whether there is work of class batch while interactive requests are under way or keep coming. A
+        step that queues behind another would delay the next of them by both."""
+        classes = {ticket.origin.priority for ticket in (*self._decoding, *self._prefilling)}
+        if self._interactive_come:
+            classes.add("interactive")
+        if head is not None:
+            classes.add(head.item.origin.priority)
+        return len(classes) == 2
 
     def _enqueue(self, ticket: Ticket) -> None:
         ticket.phase, ticket.queued = TicketPhase.QUEUED, self._ports.clock()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from chorus_server.engine.scheduler.fair_queue import Waiting
 from chorus_server.engine.scheduler.shares import Shares
 from chorus_server.engine.scheduler.slots import Block, SlotTable
+from chorus_server.engine.scheduler.steps import DecodeStep, Step
 from chorus_server.engine.scheduler.tickets import Ticket
+
+INTERACTIVE_SHARE = 9
+"""How much more service interactive requests get than a batch of the same tenant."""
 
 
 class PrefillDecodePolicy:
@@ -26,6 +30,11 @@ class PrefillDecodePolicy:
     prefill step while a tenant within its share decodes. While a quiet tenant decodes, it waits for
     `protect_rounds` decode steps after a full prefill step, and for fewer after a smaller one. Then fewer and
     fuller prefill steps of others come between the quiet tenant's tokens.
+
+    Within a tenant, interactive requests that decode go before its batch. A prefill step of batch requests
+    may come once they have had `INTERACTIVE_SHARE` times as long as such a step takes, and a block in which
+    only batch requests decode goes after as many decode steps of others. An interactive request is encoded
+    before the decode step of such a block, unless that has waited for `token_budget` padded tokens.
     """
 
     def __init__(self, slots: SlotTable, shares: Shares, protect_rounds: int, token_budget: int) -> None:
@@ -37,6 +46,8 @@ class PrefillDecodePolicy:
         self._rounds: dict[int, int] = {}
         self._waited: Counter[int] = Counter()
         self._jumped = False
+        self._batch_seconds = 0.0
+        self._decoded_seconds: dict[str, float] = {}
         # Counted in full prefill steps: those since the last decode step; and the same plus one more like the
         # last, at most 1.
         self._encoded = 0.0
@@ -44,11 +55,20 @@ class PrefillDecodePolicy:
 
     def may_prefill(self, head: Waiting[Ticket] | None) -> bool:
         """Whether the next step may be a prefill step; `head` is the request whose turn it would be."""
+        if head is None:
+            return True
+        if head.item.origin.priority == "batch" and head.tenant in self._interactive():
+            had = self._decoded_seconds.get(head.tenant, 0.0)
+            if had < INTERACTIVE_SHARE * self._batch_seconds:
+                return False
         wanting = [block for block in self._slots.blocks if block.wants_decode]
-        if not wanting or head is None:
+        if not wanting:
             return True
         if self._shares.alone:
-            return not any(self._due(block) for block in wanting)
+            first = {head.tenant} if head.item.origin.priority == "interactive" else set[str]()
+            return not any(
+                self._late(block) if self._batch_of(block, first) else self._due(block) for block in wanting
+            )
         return min(self._rounds.get(block.index, 1) for block in wanting) >= self._owed(head)
 
     def waits_for_results(self) -> bool:
@@ -63,8 +83,15 @@ class PrefillDecodePolicy:
 
     def next_to_decode(self, wanting: Sequence[Block]) -> Block:
         """The block that decodes now: one that delays the next prefill step, else the one that has waited
-        longest."""
-        return min(wanting, key=lambda block: (not self._due(block), block.last_decode, block.index))
+        longest, where a block of a batch counts as having waited for less."""
+        interactive = self._interactive()
+
+        def turn(block: Block) -> tuple[bool, int, int]:
+            yields = self._batch_of(block, interactive)
+            later = INTERACTIVE_SHARE if yields else 0
+            return (yields or not self._due(block), block.last_decode + later, block.index)
+
+        return min(wanting, key=turn)
 
     def encoded(self, tokens: int, most_tokens: int) -> None:
         """A prefill step of `tokens` padded tokens was planned; a full one of its length has
@@ -84,12 +111,42 @@ class PrefillDecodePolicy:
         self._encoded = 0.0
         del self._waited[block.index]
 
+    def took(self, step: Step, seconds: float) -> None:
+        """A step's result was read; it had the device for `seconds`."""
+        if isinstance(step, DecodeStep):
+            origins = {use.ticket.origin for use in step.uses.values()}
+            tenants = {each.tenant for each in origins if each.priority == "interactive"}
+            had = self._decoded_seconds
+            self._decoded_seconds = {
+                tenant: had.get(tenant, 0.0) + (seconds if tenant in tenants else 0.0)
+                for tenant in self._interactive()
+            }
+            return
+        batch = {ticket.origin.tenant for ticket in step.tickets if ticket.origin.priority == "batch"}
+        if batch and all(ticket.origin.priority == "batch" for ticket in step.tickets):
+            self._batch_seconds = seconds
+        for tenant in batch:
+            self._decoded_seconds.pop(tenant, None)
+
+    def _interactive(self) -> set[str]:
+        """Tenants of whom interactive requests decode."""
+        uses = (use for block in self._slots.blocks for use in block.uses.values() if not use.over)
+        return {use.ticket.origin.tenant for use in uses if use.ticket.origin.priority == "interactive"}
+
+    @staticmethod
+    def _batch_of(block: Block, tenants: Set[str]) -> bool:
+        """Whether only batch requests of these tenants decode in a block."""
+        origins = [use.ticket.origin for use in block.uses.values()]
+        return bool(origins) and all(each.priority == "batch" and each.tenant in tenants for each in origins)
+
     def _due(self, block: Block) -> bool:
         """Whether a block that wants to decode should do so before another prefill step like the last one."""
         if self._rounds.get(block.index, 1) or self._share < 1:
             return False
-        late = self._waited[block.index] + self._last_tokens > self._token_budget
-        return late or 2 * block.working > block.shape.slots
+        return self._late(block) or 2 * block.working > block.shape.slots
+
+    def _late(self, block: Block) -> bool:
+        return self._waited[block.index] + self._last_tokens > self._token_budget
 
     def _owed(self, head: Waiting[Ticket]) -> int:
         """How many decode steps are due before the next prefill step, if there are several tenants."""

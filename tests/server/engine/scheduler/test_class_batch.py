@@ -7,9 +7,10 @@ import random
 import pytest
 
 from chorus_server.engine.config import EngineConfig
-from chorus_server.engine.plans import BlockShape, DecodePlan, Ladder, StepPlan
+from chorus_server.engine.plans import BlockShape, DecodePlan, Ladder, PrefillPlan, StepPlan
 from chorus_server.engine.requests import Request
-from chorus_server.engine.scheduler import core
+from chorus_server.engine.scheduler import core, prefill_decode_policy
+from chorus_server.engine.scheduler.prefill_decode_policy import PrefillDecodePolicy
 from tests.server.engine.engine_tools import generate, score
 from tests.server.engine.virtual_time import Simulation, quantile
 
@@ -29,8 +30,9 @@ def asked(kind: str, rng: random.Random, priority: str) -> Request:
     return generate(text, max_new_tokens=30, min_new_tokens=30, priority=priority)
 
 
-def measured(kind: str, *, batch: bool) -> tuple[float, int]:
-    """Seconds that 99 % of the interactive requests take at most, and how many of the batch are answered."""
+def measured(kind: str, batch: str | None) -> tuple[float, int]:
+    """Seconds that 99 % of the interactive requests of a kind take at most, and how many of the batch, which
+    is of a kind too, are answered."""
     rng, done = random.Random(7), 0
     sim = Simulation(LADDER, EngineConfig(), cost=step_seconds)
 
@@ -38,10 +40,10 @@ def measured(kind: str, *, batch: bool) -> tuple[float, int]:
         nonlocal done
         if over.origin.priority == "batch":
             done += 1
-            sim.submit(asked(kind, rng, "batch"))
+            sim.submit(asked(batch or kind, rng, "batch"))
 
     sim.on_over = another
-    arrivals = [(0.0, asked(kind, rng, "batch")) for _ in range(UNDER_WAY if batch else 0)]
+    arrivals = [(0.0, asked(batch or kind, rng, "batch")) for _ in range(UNDER_WAY if batch else 0)]
     at = 1.0
     while at < SECONDS - 2:
         arrivals.append((at, asked(kind, rng, "interactive")))
@@ -51,15 +53,37 @@ def measured(kind: str, *, batch: bool) -> tuple[float, int]:
     return quantile(waits, 0.99), done
 
 
-@pytest.mark.parametrize(("kind", "most"), [("label", 1.0), ("text", 2.0)])
+@pytest.mark.parametrize("kind", ["label", "text"])
+@pytest.mark.parametrize("batch", ["label", "text"])
 def test_interactive_requests_wait_for_one_step_of_a_batch(
-    kind: str, most: float, monkeypatch: pytest.MonkeyPatch
+    kind: str, batch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An arrival is seen when a step ends, so what is left of that step does not count here."""
-    alone, _ = measured(kind, batch=False)
-    beside, done = measured(kind, batch=True)
-    assert beside <= 1.001 * most * alone
+    alone, _ = measured(kind, None)
+    beside, done = measured(kind, batch)
+    assert beside <= 1.001 * alone
     monkeypatch.setattr(core, "_MOMENT_SECONDS", -1.0)
-    control, most_done = measured(kind, batch=True)
-    assert control >= 1.2 * beside, "steps that queue behind others must fail this test"
-    assert done >= 0.95 * most_done
+    monkeypatch.setattr(prefill_decode_policy, "INTERACTIVE_SHARE", 0)
+    monkeypatch.setattr(PrefillDecodePolicy, "_batch_of", staticmethod(lambda block, tenants: False))
+    control, most_done = measured(kind, batch)
+    assert control >= 1.2 * beside, "steps of a batch between and behind those of others must fail this test"
+    assert done >= 0.4 * most_done
+
+
+def test_a_batch_goes_on_beside_texts_that_never_end() -> None:
+    """Its steps get a ninth of the time for which interactive requests decode."""
+    rng, seconds = random.Random(7), {"decode": 0.0, "score": 0.0}
+
+    def cost(plan: StepPlan) -> float:
+        if not isinstance(plan, PrefillPlan):
+            seconds["decode" if isinstance(plan, DecodePlan) else "score"] += step_seconds(plan)
+        return step_seconds(plan)
+
+    def another(over: Request) -> None:
+        kind = "label" if over.origin.priority == "batch" else "text"
+        sim.submit(asked(kind, rng, over.origin.priority))
+
+    sim = Simulation(LADDER, EngineConfig(), cost=cost, on_over=another)
+    texts = [(0.0, asked("text", rng, "interactive")) for _ in range(16)]
+    sim.run(texts + [(0.0, asked("label", rng, "batch")) for _ in range(UNDER_WAY)], until=SECONDS)
+    assert 0.1 * seconds["decode"] <= seconds["score"] <= 0.125 * seconds["decode"]
