@@ -152,14 +152,10 @@ def test_no_page_makes_more_of_a_name_than_text(
     page.get_by_role("alert").get_by_text("data-hacked").filter(visible=True).first.wait_for()
     assert page.evaluate(FOUND) == []
     page.goto("/console/tune/new")
-    for line, seen in (
-        (ALL.replace('"', "'") + ",label\nx\n", "alert"),
-        (HACKS[2] + ",label\n" + HACKS[2] + ",y\n", "region"),
-    ):
-        file.write_text(line)
-        page.get_by_label("Drop a file here").set_input_files(file)
-        page.locator("#data").get_by_role(seen).first.wait_for()
-        assert page.locator("#data").get_by_text("data-hacked").count() and page.evaluate(FOUND) == []
+    file.write_text(HACKS[2] + ",label\n" + HACKS[2] + ",y\n")
+    page.get_by_label("Drop a file here").set_input_files(file)
+    page.locator("#data").get_by_role("region", name="First rows").wait_for()
+    assert page.locator("#data").get_by_text("data-hacked").count() and page.evaluate(FOUND) == []
     assert [said for said in complaints if not said.startswith("Failed to load resource")] == []
     complaints.clear()
 
