@@ -1,14 +1,17 @@
 """What tests of several rooms share: compiled programs, and PostgreSQL where it is installed."""
 
+import asyncio
 import functools
 import gc
 import os
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvicorn.server
 from jaxtyping import install_import_hook
 from sqlalchemy import Connection, inspect
 
@@ -34,6 +37,15 @@ install_import_hook(_modules_with_shapes(), "beartype.beartype")
 gc.disable()  # while test modules are imported
 
 
+LONGEST = ("test_ray_serve.py", "test_dataset_tiny.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest modules, which wait more than they compute, come first: at the end of a run, one worker
+    would be left alone with them."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def pytest_collection_finish() -> None:
     """What was imported stays, and no garbage collection goes through it again, as in a server."""
     gc.collect()
@@ -52,6 +64,17 @@ def certificates_once() -> Iterator[None]:
     """httpx2 reads the machine's certificates for every client, in 20 ms, even if nothing is encrypted."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ssl, "create_default_context", functools.cache(ssl.create_default_context))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def servers_end_soon() -> Iterator[None]:
+    """uvicorn looks ten times a second whether it is to end, and then waits a tenth for connections to close:
+    here a tenth of that, a thousand times."""
+    often = SimpleNamespace(**vars(asyncio))
+    often.sleep = lambda seconds: asyncio.sleep(seconds / 10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uvicorn.server, "asyncio", often)
         yield
 
 

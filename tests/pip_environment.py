@@ -1,7 +1,13 @@
-"""Environments of pip's with what others wrote, apart from the one that tests run in."""
+"""Environments of pip's with what others wrote, apart from the one that tests run in.
+
+    python -m tests.pip_environment
+
+makes them all, so that no test waits for one.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -12,11 +18,18 @@ from pathlib import Path
 
 import pytest
 
-SCHEMAS = Path(__file__).parent / "schemas.txt"
+TESTS = Path(__file__).parent
+SCHEMAS = TESTS / "schemas.txt"
 """Requirements of an environment that has others' schemas."""
 
-RAY = Path(__file__).parent / "ray.txt"
+RAY = TESTS / "ray.txt"
 """Requirements of an environment that has Ray Serve and Ray Data."""
+
+EVERY = (
+    RAY, TESTS / "clients" / "console" / "browser.txt", *(TESTS / "clients_in_the_wild").glob("*.txt"),
+    TESTS / "postgres_18.txt", TESTS / "s3_server.txt", SCHEMAS,
+)  # fmt: skip
+"""Those of all environments, the largest first."""
 
 REQUIRED = "CHORUS_CLIENTS_REQUIRED"
 """Where this is set, as in CI, a missing environment is a failure and no skip."""
@@ -66,3 +79,9 @@ def _trouble(folder: Path, requirements: Path) -> str:
     command = [*install, "--no-compile", "--no-deps", "-r", requirements]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     return done.stderr.strip().splitlines()[-1] if done.returncode else ""
+
+
+if __name__ == "__main__":
+    for requirements in EVERY:
+        with contextlib.suppress(pytest.fail.Exception, pytest.skip.Exception):  # told by who needs it
+            pip_environment(requirements)

@@ -73,9 +73,20 @@ def trained(api: ApiServer) -> Work:
         made = {"task": "tuned", "reference": "default/tuned@1", "metrics": {"validation_accuracy": 0.75}}
         api.store.append_events(lease, [("evaluated", where | {"metrics": metrics}), ("published", made)])
         api.store.update_job(lease, progress={"step": 4, "steps": 4})
-        api.store.finish_job(lease, "succeeded", result={"prompts": [made], "ensemble": None})
+        result = {"prompts": [made], "ensemble": None, "mistakes": kept(api, job)}
+        api.store.finish_job(lease, "succeeded", result=result)
 
     return work
+
+
+def kept(api: ApiServer, job: Job) -> str:
+    """A file of what the version gets wrong, as a job leaves it."""
+    confusion = {"labels": ["no", "yes"], "counts": [[2, 1, 0], [0, 1, 0]]}
+    hardest = [{"row": 7, "text": "not bad", "answer": "yes", "said": "no", "loss": 2.5}]
+    line = {"reference": "default/tuned@1", "split": "validation", "rows": 4, "confusion": confusion}
+    with api.store.write_file("default", f"{job.id}-mistakes.jsonl", max_bytes=1 << 20) as writer:
+        writer.write(json.dumps(line | {"hardest": hardest}).encode() + b"\n")
+        return writer.commit().id
 
 
 def test_a_job_from_rows_to_result(api: ApiServer, real: Client) -> None:
@@ -90,6 +101,13 @@ def test_a_job_from_rows_to_result(api: ApiServer, real: Client) -> None:
     assert ended.progress == {"step": 4, "steps": 4}
     assert [event.kind for event in real.tuning.past_events(job)] == kinds
     assert next(found.id for found in real.tuning.list(status="succeeded")) == job.id
+    (wrong,) = real.tuning.mistakes(ended)
+    assert (wrong["reference"], wrong["hardest"][0]["row"]) == ("default/tuned@1", 7)
+    real.files.delete(ended.result["mistakes"])
+    with pytest.raises(errors.NotFoundError):
+        real.tuning.mistakes(ended)
+    with pytest.raises(errors.InvalidArgumentError, match="has no mistakes"):
+        real.tuning.mistakes(job)
     file = ended.spec["prompts"][0]["data"]["train"]["file"]
     assert real.files.get(file).name == "rows.jsonl"
     real.files.delete(file)
@@ -156,6 +174,10 @@ def test_the_command_follows_a_job_to_its_end(api: ApiServer, tmp_path: Path) ->
     assert "default/tuned@1  accuracy 0.75 (validation)" in result.stdout
     job = result.stderr.split()[0]
     assert "succeeded" in command(api, "tune", "show", job).stdout
+    wrong = command(api, "tune", "mistakes", job)
+    assert "default/tuned@1, 4 rows of the validation split" in wrong.stdout, wrong.output
+    assert "not bad" in wrong.stdout and "2.5" in wrong.stdout
+    assert json.loads(command(api, "tune", "mistakes", job, "--json").stdout)["versions"][0]["rows"] == 4
     assert "4 of 4" in command(api, "tune", "list").stdout
     again = [json.loads(line) for line in command(api, "tune", "follow", job, "--json").stdout.splitlines()]
     assert again[-1]["job"]["status"] == "succeeded"

@@ -220,8 +220,8 @@ def test_readiness_comes_after_compiling_and_prompts_survive_a_restart(
         assert answer["results"] == first["results"]
         push(again, "kept", rows=3, seed=2)
         assert again.http.delete("/v1/tasks/kept/versions/2").status_code == 204
-        while not again.metric("chorus_collected_blobs_total"):
-            assert again.metric("chorus_collections_total", ok="false") == 0
+        eventually(lambda: again.metric("chorus_collected_blobs_total") > 0)
+        assert again.metric("chorus_collections_total", ok="false") == 0
         answer = again.post("/v1/generate", {"task": "kept", "input": "good film", "max_new_tokens": 8})
         assert answer["results"] == first["results"]
         assert again.stop() == 0  # while collecting

@@ -15,6 +15,7 @@ import pytest
 from tests.end_to_end.served import TINY, Served
 from tests.server.api.api_harness import eventually
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")  # beside the tests, which do not wait for it
 OPERATOR = "an-operator-of-tests-0123456789"
 
 

@@ -21,6 +21,7 @@ from prompts_store.database.usage_tables import usage
 from prompts_store.store import PromptStore
 from tests.end_to_end.drained import Ended, end, served_clients
 from tests.end_to_end.served import TINY
+from tests.server.api.api_harness import eventually
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signals as on Linux"),
@@ -67,8 +68,7 @@ def test_sigterm_loses_no_row(tmp_path: Path, options: dict[str, Any], away: boo
             if database is not None:
                 database.execute("BEGIN IMMEDIATE")
                 # Answers go on, and their rows wait in the spool.
-                while not server.metric("chorus_usage_spool_bytes"):
-                    assert server.process.poll() is None
+                eventually(lambda: server.metric("chorus_usage_spool_bytes") > 0)
             ended = end(server, clients, tmp_path)
     assert ended.sound, ended
     taken = journalled(ended)

@@ -21,7 +21,7 @@ ROWS = b"text,label\n" * 1000
 @pytest.fixture
 def bad(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[BadS3]:
     """With a client that gives up soon."""
-    monkeypatch.setattr(address, "CLIENT", {"timeout": timedelta(seconds=2)})
+    monkeypatch.setattr(address, "CLIENT", {"timeout": timedelta(seconds=1)})
     soon = {"init_backoff": timedelta(milliseconds=10), "max_backoff": timedelta(milliseconds=20), "base": 2}
     monkeypatch.setattr(address, "RETRY", {**address.RETRY, "max_retries": 1, "backoff": soon})
     with bad_s3(s3_server.port) as proxy:

@@ -27,7 +27,7 @@ def print_evaluation(job: Evaluation) -> None:
     for comparison in result.get("comparisons") or []:
         _print_comparison(comparison, subjects, names)
     for each in subjects:
-        _print_confusion(each)
+        print_confusion(each["name"], each.get("confusion"))
     click.echo(clean(f"predictions: {result.get('predictions')}"))
 
 
@@ -149,13 +149,13 @@ def _print_comparison(comparison: Mapping[str, Any], subjects: list[Any], names:
     )
 
 
-def _print_confusion(subject: Mapping[str, Any]) -> None:
-    confusion = subject.get("confusion")
+def print_confusion(name: str, confusion: Mapping[str, Any] | None) -> None:
+    """Print how often which label was said for which, if there are not too many."""
     if not confusion or len(confusion["labels"]) > MOST_SHOWN_LABELS:
         return
     labels, counts = confusion["labels"], confusion["counts"]
     others = any(row[-1] for row in counts)
-    click.echo(clean(f"{subject['name']}: answers (rows) and what was said (columns)"))
+    click.echo(clean(f"{name}: answers (rows) and what was said (columns)"))
     columns = ("", *(f"#{label}" for label in labels), *(("#none of them",) if others else ()))
     cells = ((label, *(row if others else row[:-1])) for label, row in zip(labels, counts, strict=True))
     print_table(columns, cells)

@@ -35,7 +35,11 @@ class PromptView:
 
 @dataclass(slots=True)
 class JobView:
-    """A job as its events describe it. `apply` takes them in order."""
+    """A job as its events describe it. `apply` takes them in order.
+
+    Attributes:
+        trials: of a search, how each was told last.
+    """
 
     status: str = "queued"
     cancelling: bool = False
@@ -53,6 +57,7 @@ class JobView:
     warnings: list[str] = field(default_factory=list)
     error: dict[str, Any] | None = None
     ensemble: dict[str, Any] | None = None
+    trials: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def apply(self, event: JobEvent) -> None:
         """Take an event. Kinds that only a newer server sends are ignored."""
@@ -148,6 +153,10 @@ def _warning(view: JobView, data: dict[str, Any]) -> None:
     view.warnings.append(str(data.get("message", "")))
 
 
+def _trial(view: JobView, data: dict[str, Any]) -> None:
+    view.trials[int(data.get("trial", 0))] = dict(data)
+
+
 def _failed(view: JobView, data: dict[str, Any]) -> None:
     view.error = dict(data)
 
@@ -162,6 +171,7 @@ _KINDS: dict[str, Callable[[JobView, dict[str, Any]], None]] = {
     "evaluated": _evaluated,
     "prompt_stopped": _prompt_stopped,
     "published": _published,
+    "trial": _trial,
     "warning": _warning,
     "failed": _failed,
     "program": _program,

@@ -11,11 +11,12 @@ import click
 from chorus.cli import tune_jobs
 from chorus.cli.output import print_json
 from chorus.cli.session import Session, with_session
+from chorus.cli.spaces import knob_values
 from chorus.cli.start_group import StartGroup
 from chorus.cli.sweep_tables import print_trials
 from chorus.cli.tune_options import job_options, pairs
 from chorus.cli.tune_start import begin
-from chorus.strict_json import parse_strictly
+from chorus.errors import InvalidArgumentError
 from chorus.types import JobEvent
 
 
@@ -112,34 +113,15 @@ def _told(events: Iterable[JobEvent]) -> list[dict[str, Any]]:
 
 
 def space_of(options: Iterable[str]) -> dict[str, Any]:
-    """`learning_rate=0.1,0.3` and `learning_rate=0.001..0.5` (of which a grid takes 5 with `:5`) as the space
-    of a job document.
+    """The space of a job document, of options such as `learning_rate=0.1,0.3`; see `knob_values`.
 
     Raises:
         UsageError: an option is not of this form.
     """
-    found: dict[str, Any] = {}
-    for knob, text in pairs(options, "--space").items():
-        low, dots, rest = text.partition("..")
-        if not dots:
-            found[knob] = [_value(each) for each in text.split(",")]
-            continue
-        high, colon, points = rest.partition(":")
-        try:
-            found[knob] = {"low": float(low), "high": float(high)}
-            found[knob] |= {"points": int(points)} if colon else {}
-        except ValueError:
-            raise click.UsageError(
-                f"--space {knob}={text} must be LOW..HIGH or LOW..HIGH:POINTS, in numbers."
-            ) from None
-    return found
-
-
-def _value(text: str) -> Any:
     try:
-        return parse_strictly(text)
-    except ValueError:
-        return text
+        return knob_values(pairs(options, "--space"))
+    except InvalidArgumentError as error:
+        raise click.UsageError(f"--space {error}") from None
 
 
 for command in (tune_jobs.follow, tune_jobs.cancel, tune_jobs.pause, tune_jobs.resume):

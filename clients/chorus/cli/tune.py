@@ -62,6 +62,7 @@ for command in (
     tune_jobs.follow,
     tune_jobs.list_,
     tune_jobs.show,
+    tune_jobs.mistakes,
     tune_jobs.cancel,
     tune_jobs.pause,
     tune_jobs.resume,

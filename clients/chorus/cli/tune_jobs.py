@@ -1,9 +1,10 @@
-"""`chorus tune follow`, `list`, `show`, `cancel` and `resume`: commands for existing jobs."""
+"""`chorus tune follow`, `list`, `show`, `mistakes`, `cancel`, `pause`, `resume`: what is done with jobs."""
 
 from __future__ import annotations
 
 import click
 
+from chorus.cli.evaluation_tables import print_confusion
 from chorus.cli.job_following import follow_to_end
 from chorus.cli.output import clean, print_facts, print_json, print_table
 from chorus.cli.session import Session, with_session
@@ -66,9 +67,31 @@ def show(session: Session, job: str) -> None:
             prompt["reference"] for prompt in found.result.get("prompts") or [] if "reference" in prompt
         ],
     }
+    if found.result.get("mistakes"):
+        facts["mistakes"] = found.result["mistakes"]
     if error is not None:
         facts["error"] = f"{error.get('code')}: {error.get('message')}"
     print_facts(facts)
+
+
+@click.command()
+@click.argument("job")
+@with_session
+def mistakes(session: Session, job: str) -> None:
+    """Show what the new versions of JOB get wrong: labels confused, and the rows with the highest loss."""
+    with session.client() as client:
+        found = client.tuning.mistakes(client.tuning.get(job))
+    if session.as_json:
+        print_json({"versions": found})
+        return
+    for each in found:
+        name = f"{each['reference']}, {each['rows']} rows of the {each['split']} split"
+        print_confusion(name, each["confusion"])
+        hardest = each["hardest"]
+        rows = ((row["row"], row["loss"], row["answer"], row["said"], row["text"]) for row in hardest)
+        print_table(
+            ("#row", "#loss", "answer", "said", "text"), rows, empty=f"{name}: every answer is right."
+        )
 
 
 @click.command()

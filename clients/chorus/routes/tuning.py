@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Mapping
 from typing import Any, Unpack
@@ -174,6 +175,24 @@ def resume(job: str | JobSummary) -> Call[Job]:
     return Call(Request("POST", _path(job, "resume")), model_of(Job))
 
 
+def mistakes(job: Job) -> Steps[list[dict[str, Any]]]:
+    """What each new version of a job gets wrong, on the split that chose its checkpoint: an object for each,
+    with `reference`, `split`, `rows`, `confusion`, and in `hardest` the rows with the highest loss.
+
+    Args:
+        job: that succeeded.
+
+    Raises:
+        InvalidArgumentError: it has no such file: it did not succeed, or an earlier server ran it.
+        NotFoundError: the file was deleted.
+    """
+    file = job.result.get("mistakes")
+    if not isinstance(file, str):
+        raise InvalidArgumentError(f"{job.id} is {job.status} and has no mistakes.", field="job")
+    content = yield from files.content(file)
+    return [json.loads(line) for line in content.splitlines()]
+
+
 def past_events(job: str | JobSummary, *, after: int = 0) -> Steps[list[JobEvent]]:
     """The events of a job so far, without waiting for more.
 
@@ -207,4 +226,5 @@ class TuningMethods:
     cancel = Method(cancel)
     pause = Method(pause)
     resume = Method(resume)
+    mistakes = Method(mistakes)
     past_events = Method(past_events)

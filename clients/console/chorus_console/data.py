@@ -54,24 +54,17 @@ class Look:
         return [{name: value[:most] for name, value in row.items()} for row in self.first]
 
 
-def look(content: bytes, name: str) -> Look:
+def look(content: bytes, name: str, *, answered: bool = True) -> Look:
     """Read a whole file, a row at a time.
+
+    Args:
+        answered: whether its rows have an answer beside an input.
 
     Raises:
         HTTPException: 400, it is no table at all, or has more columns than a page can show.
     """
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise HTTPException(400, f"The file is not UTF-8: line {line}.") from None
-    ending, found = name.lower().rpartition(".")[2], Look()
-    if ending in ("jsonl", "ndjson"):
-        rows = _objects(text, found)
-    elif ending in ("csv", "tsv"):
-        rows = _table(text, "," if ending == "csv" else "\t", found)
-    else:
-        raise HTTPException(400, "The name of the file ends in .csv, .tsv or .jsonl.")
+    found = Look()
+    rows = rows_of(content, name, found)
     counts: Counter[str] = Counter()
     empty = 0
     for row in rows:
@@ -85,9 +78,11 @@ def look(content: bytes, name: str) -> Look:
             counts[answer] += 1
     if not found.rows and not found.problems:
         found.problems.append("The file has no rows.")
-    if found.rows and len(found.columns) < 2:
+    if answered and found.rows and len(found.columns) < 2:
         found.problems.append("There is one column; an input and an answer are two.")
     if found.problems:
+        return found
+    if not answered:
         return found
     found.target = _target(found.columns)
     if empty:
@@ -98,6 +93,29 @@ def look(content: bytes, name: str) -> Look:
     one = len(others) == 1
     found.template = f"{{{others[0]}}}" if one else " ".join(f"{name}: {{{name}}}" for name in others)
     return found
+
+
+def rows_of(content: bytes, name: str, found: Look) -> Iterator[Row]:
+    """The rows of a file, one at a time.
+
+    Args:
+        name: the file's, whose ending tells what it is.
+        found: gets its columns and what is wrong with it.
+
+    Raises:
+        HTTPException: 400, it is no table at all.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise HTTPException(400, f"The file is not UTF-8: line {line}.") from None
+    ending = name.lower().rpartition(".")[2]
+    if ending in ("jsonl", "ndjson"):
+        return _objects(text, found)
+    if ending in ("csv", "tsv"):
+        return _table(text, "," if ending == "csv" else "\t", found)
+    raise HTTPException(400, "The name of the file ends in .csv, .tsv or .jsonl.")
 
 
 def _target(columns: list[str]) -> str:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar, cast
 
 from prompts_store.errors import LeaseLostError, StoreError
+from prompts_store.files.records import FilePurpose
 from prompts_store.jobs.records import Job, Lease
 from prompts_store.store import PromptStore
 
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _RENEWALS_A_LEASE = 3
+_PIECE_BYTES = 1 << 20
 _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
 
 
@@ -165,6 +167,34 @@ class LeasedJob:
     ) -> None:
         """End the job."""
         self.asking(lambda: self._store.finish_job(self._lease, status, result=result, error=error))
+
+    def save_file(
+        self, name: str, contents: Iterator[bytes], *, max_bytes: int, purpose: FilePurpose = "fine-tune"
+    ) -> str:
+        """Store a result as a data file of the job's tenant: its id. A file that an earlier attempt stored
+        just before it ended serves.
+
+        Args:
+            name: begins with the job's id, so that no other file has it.
+            max_bytes: the most that it may have.
+            purpose: what the file is for.
+
+        Raises:
+            LeaseLostError: another process has the job.
+            LimitError: the tenant may keep no more.
+        """
+        store, tenant = self.store, self.job.tenant
+        self.update()  # asks whether the lease still holds
+        for file in store.list_files(tenant, limit=500).items:
+            if file.name == name:
+                return file.id
+        said: dict[str, Any] = {"created_by": self.job.created_by, "max_bytes": max_bytes, "purpose": purpose}
+        with store.write_file(tenant, name, **said) as writer:
+            for content in contents:
+                for start in range(0, len(content), _PIECE_BYTES):
+                    writer.write(content[start : start + _PIECE_BYTES])
+            self.update()  # asks again: writing may have taken long
+            return writer.commit().id
 
     def release(self) -> None:
         """Put the job back into the queue. Raises if the store does not answer: the lease then runs out."""

@@ -99,6 +99,11 @@ class Browser:
         return self.http.post(path, data=form | {"csrf": sent}, headers=headers)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quickly(compiled_quickly: None) -> None:
+    """For every test here: the server's programs are those of `tests/clients_in_the_wild`."""
+
+
 @pytest.fixture(scope="package")
 def one_site(tmp_path_factory: pytest.TempPathFactory, compiled_folder: Path) -> Iterator[Site]:
     """A server of the base and the tasks that ship, which needs a key."""
@@ -134,7 +139,7 @@ def things(one_site: Site) -> dict[str, str]:
         ended = client.evaluations.start(["sentiment@1"], rows * 1000)
         client.evaluations.cancel(ended)
         return {
-            "tenant": "default", "task": "sentiment", "pack": "shelf", "key": key["id"], "job": job.id,
+            "tenant": "default", "task": "sentiment", "pack": "shelf", "ensemble": "sentiment-vote", "key": key["id"], "job": job.id,
             "tuning": tuning.id, "file": str(job.result["predictions"]), "ended": ended.id,
         }  # fmt: skip
 

@@ -12,7 +12,7 @@ from chorus_console.routes import VIEWS
 SHOWING = {
     "/tasks/{tenant}/{task}/compare": "?version=1&version=3",
     "/tasks/{tenant}/{task}/move": "?version=1",
-    "/packs/{tenant}/{pack}/move": "?alias=live",
+    "/packs/{tenant}/{name}/move": "?alias=live",
     "/try": "?task=default/entailment&task=default/sentiment@1",
     "/interpret": "?task=default/sentiment&other=default/sentiment@1",
     "/tenants/new": "?what=make&name=elm&weight=2&limit.per_minute.requests=600&usage_days=90",
@@ -49,10 +49,13 @@ def places(things: Mapping[str, str]) -> list[Place]:
     """All routes of the console.
 
     Args:
-        things: what stands for each name in braces. A job's page under `/tune` takes `tuning`.
+        things: what stands for each name in braces. A job's page under `/tune` takes `tuning`, and a name is an
+            ensemble's or a pack's.
     """
 
     def value(route: str, name: str) -> str:
+        if name == "name":
+            return things["ensemble" if route.startswith("/ensembles") else "pack"]
         return things["tuning" if name == "job" and route.startswith("/tune") else name]
 
     return [

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from chorus import Client
 from tests.clients.console.conftest import Open, Site, picture, sign_in
 
 
@@ -16,8 +15,22 @@ def key(one_site: Site) -> str:
     return str(one_site.key(name="person")["key"])
 
 
-def test_the_first_time(site: Site, open_page: Open, key: str, complaints: list[str]) -> None:
+def test_the_first_time(site: Site, open_page: Open, key: str, complaints: list[str], tmp_path: Any) -> None:
+    """Paste a key, try what is there, drop a file, tune, watch the curve, promote, compare, roll back."""
     page = open_page()
+    paste_the_key(page, key, complaints)
+    try_the_demo(page)
+    drop_a_file(page, tmp_path)
+    tune_and_watch(page)
+    promote_compare_and_roll_back(page)
+    assert site.operator.get("/v1/tasks/films").json()["aliases"]["live"] == 1
+    kept = page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}])")
+    assert key.split("_")[2] not in page.content() + kept + page.url and kept.startswith("[{},")
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_role("heading", name="Sign in to Chorus").wait_for()
+
+
+def paste_the_key(page: Any, key: str, complaints: list[str]) -> None:
     page.goto("/console")
     page.get_by_label("API key").fill("ck_mistyped")
     page.get_by_role("button", name="Sign in").click()
@@ -29,6 +42,8 @@ def test_the_first_time(site: Site, open_page: Open, key: str, complaints: list[
     page.get_by_role("row", name=re.compile("sentiment.*0.8")).wait_for()  # what comes second is there
     picture(page, "tasks")
 
+
+def try_the_demo(page: Any) -> None:
     page.get_by_role("link", name="sentiment", exact=True).click()
     page.get_by_role("link", name="Try it").click()
     page.get_by_label("Task 2").fill("default/sentiment-vote")
@@ -43,29 +58,59 @@ def test_the_first_time(site: Site, open_page: Open, key: str, complaints: list[
     )
     picture(page, "try")
 
-    page.get_by_role("link", name="Tasks").click()
-    page.get_by_role("link", name="sentiment", exact=True).click()
+
+def drop_a_file(page: Any, tmp_path: Any) -> None:
+    """First one that is wrong, then a good one; its template and recipe are filled in."""
+    page.get_by_role("link", name="Tune").click()
+    page.get_by_role("link", name="Tune a prompt").click()
+    (bad := tmp_path / "bad.csv").write_text("the text,label\na joyless mess,no\nonly one\n")
+    page.get_by_label("Drop a file here").set_input_files(bad)
+    page.get_by_role("alert").get_by_text("Row 2 has 1 columns").wait_for()
+    words = ("warm", "funny", "bright", "joyless", "dull", "grim")
+    rows = [f"a {words[i % 6]} film number {i},{'yes' if i % 6 < 3 else 'no'}" for i in range(60)]
+    (good := tmp_path / "films.csv").write_text("the text,label\n" + "\n".join(rows) + "\n")
+    page.get_by_label("Drop a file here").set_input_files(good)
+    page.get_by_text("60 rows, 2 columns").wait_for()
+    page.get_by_label("Template").fill("film: {the_text}")
+    page.get_by_text("film: a warm film number 0").wait_for()
+    picture(page, "tune-new")
+    for name, value in (("Task", "films"), ("Steps", "30"), ("Rows of the prompt", "8"), ("Batch", "4"),
+                        ("Measure every", "10"), ("Rows for validation", "12"),
+                        ("Members of an ensemble", "2")):  # fmt: skip
+        page.get_by_label(name, exact=True).fill(value)
+
+
+def tune_and_watch(page: Any) -> None:
+    """An ensemble of two, until it is over, and what it gets wrong."""
+    page.get_by_role("button", name="Start tuning").click()
+    page.get_by_role("heading", name="default/films", exact=True).wait_for()
+    page.get_by_role("button", name="Pause").wait_for()
+    loss = page.get_by_role("img", name=re.compile("Loss: 1 curves"))
+    loss.locator("canvas").wait_for(timeout=300_000)  # while it runs
+    page.get_by_text("succeeded", exact=True).wait_for(timeout=300_000)
+    page.get_by_role("img", name=re.compile("Loss: 1 curves, up to step 30")).locator("canvas").wait_for()
+    assert page.get_by_role("img", name=re.compile("Accuracy on the validation split: 2 curves")).count() == 1
+    page.get_by_role("heading", name="What default/films@1 gets wrong").wait_for()
+    hardest = page.get_by_role("region", name="Hardest rows of default/films@1")
+    hardest.get_by_role("row", name=re.compile("film: a .* film number")).first.wait_for()
+    page.get_by_role("link", name="default/films@2", exact=True).click()
+    page.get_by_role("region", name="Confusion of default/films@2").wait_for()
+    picture(page, "tune-job")
+
+
+def promote_compare_and_roll_back(page: Any) -> None:
+    page.get_by_role("link", name="Promote default/films@2").click()
+    changes = page.get_by_role("region", name="What would change")
+    changes.get_by_role("row", name=re.compile("lineage: index.* 0 1")).wait_for()
+    picture(page, "promote")
+    page.get_by_role("button", name="Promote").click()
     page.get_by_role("button", name="Compare those chosen").click()
     page.get_by_role("heading", name="Versions beside each other").wait_for()
     picture(page, "compare")
-    page.get_by_role("link", name="sentiment", exact=True).click()
-    further = site.operator.get("/v1/tasks/sentiment/aliases").json()["back"]["live"]
-    page.get_by_role("link", name="Promote version 1").click()
-    page.get_by_role("table").first.get_by_role(
-        "row", name=re.compile("metric: accuracy.*0.817661.*0.808486")
-    ).wait_for()
-    picture(page, "promote")
-    page.get_by_role("button", name="Promote").click()
-    page.get_by_role("link", name="Roll live back to 3…").click()
+    page.get_by_role("link", name="films", exact=True).click()
+    page.get_by_role("link", name="Roll live back to 1…").click()
     page.get_by_role("button", name="Roll back").click()
-    # Going back again leads to where it led at first.
-    page.get_by_role("link", name=f"Roll live back to {further}…").wait_for()
-    assert site.operator.get("/v1/tasks/sentiment").json()["aliases"]["live"] == 3
-
-    kept = page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}])")
-    assert key.split("_")[2] not in page.content() + kept + page.url and kept.startswith("[{},")
-    page.get_by_role("button", name="Sign out").click()
-    page.get_by_role("heading", name="Sign in to Chorus").wait_for()
+    page.get_by_text("There is nothing to go back to.").wait_for()
 
 
 def test_a_small_file_is_answered_as_a_table(open_page: Open, key: str, tmp_path: Any) -> None:
@@ -83,38 +128,6 @@ def test_a_small_file_is_answered_as_a_table(open_page: Open, key: str, tmp_path
         page.get_by_role("button", name="Download as CSV").click()
     text = saved.value.path().read_text()
     assert text.splitlines()[2].startswith('"2","warm and funny","positive"')
-
-
-def test_a_file_becomes_a_prompt(site: Site, open_page: Open, key: str, tmp_path: Any) -> None:
-    """Drop a file, see what is wrong with it, tune 30 steps, watch the curve, promote, compare."""
-    page = open_page()
-    sign_in(page, key)
-    page.get_by_role("link", name="Tune").click()
-    page.get_by_role("link", name="Tune a prompt").click()
-    (bad := tmp_path / "bad.csv").write_text("the text,label\na joyless mess,no\nonly one\n")
-    page.get_by_label("Drop a file here").set_input_files(bad)
-    page.get_by_role("alert").get_by_text("Row 2 has 1 columns").wait_for()
-    words = ("warm", "funny", "bright", "joyless", "dull", "grim")
-    rows = [f"a {words[i % 6]} film number {i},{'yes' if i % 6 < 3 else 'no'}" for i in range(60)]
-    (good := tmp_path / "films.csv").write_text("the text,label\n" + "\n".join(rows) + "\n")
-    page.get_by_label("Drop a file here").set_input_files(good)
-    page.get_by_text("60 rows, 2 columns").wait_for()
-    page.get_by_label("Template").fill("film: {the_text}")
-    page.get_by_text("film: a warm film number 0").wait_for()
-    picture(page, "tune-new")
-    for name, value in (("Task", "films"), ("Steps", "30"), ("Rows of the prompt", "8"), ("Batch", "4"),
-                        ("Measure every", "10"), ("Rows for validation", "12")):  # fmt: skip
-        page.get_by_label(name, exact=True).fill(value)
-    page.get_by_role("button", name="Start tuning").click()
-    page.get_by_role("heading", name="films").wait_for()
-    page.get_by_text("succeeded", exact=True).wait_for(timeout=300_000)
-    page.get_by_role("img", name=re.compile("Loss: 1 curves, up to step 30")).locator("canvas").wait_for()
-    assert page.get_by_role("img", name=re.compile("Accuracy on the validation split")).count() == 1
-    picture(page, "tune-job")
-    page.get_by_role("link", name=re.compile("Promote .*films@1")).click()
-    page.get_by_text("live points at version 1 already.").wait_for()
-    page.goto("/console/tune")
-    page.get_by_role("row", name=re.compile("films.*succeeded")).wait_for()
 
 
 def test_keys_are_made_rotated_and_revoked(site: Site, open_page: Open) -> None:
@@ -141,14 +154,23 @@ def test_keys_are_made_rotated_and_revoked(site: Site, open_page: Open) -> None:
     page.get_by_role("row", name=re.compile("key.revoke")).wait_for()
 
 
-def test_an_evaluation_is_shown_with_its_measures(site: Site, open_page: Open, key: str) -> None:
-    rows = [{"text": "a joyless mess", "label": "negative"}, {"text": "warm and funny", "label": "positive"}]
-    with Client(site.url, key) as client:
-        job = client.evaluations.start(["sentiment@1", "sentiment@3"], rows * 4)
-        client.evaluations.wait(job)
+def test_an_evaluation_is_started_and_shown_with_its_measures(
+    open_page: Open, key: str, tmp_path: Any
+) -> None:
+    rows = "a joyless mess\tnegative\nwarm and funny\tpositive\n"
+    (file := tmp_path / "dev.tsv").write_text("the text\tlabel\n" + rows * 4)
     page = open_page()
     sign_in(page, key)
-    page.goto(f"/console/jobs/{job.id}")
+    page.get_by_role("link", name="Jobs").click()
+    page.get_by_role("link", name="Evaluate").click()
+    page.get_by_label("Drop a file here").set_input_files(file)
+    page.get_by_text("8 rows, 2 columns").wait_for()
+    page.get_by_label("First", exact=True).fill("sentiment@1")
+    page.get_by_label("Beside it 1").fill("sentiment@3")
+    page.get_by_label("Beside it 1").press("Tab")
+    page.get_by_label("text is the column").select_option("the text")
+    picture(page, "evaluate")
+    page.get_by_role("button", name="Start the evaluation").click()
     page.get_by_role("img", name="Reliability of default/sentiment@1").wait_for()
     page.get_by_role("row", name=re.compile("sentiment@3 accuracy")).wait_for()
     picture(page, "evaluation")

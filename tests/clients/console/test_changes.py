@@ -183,14 +183,15 @@ def test_every_page_and_every_change_names_the_calls_that_do_the_same(
             if form.to not in ("/console/sign-in", "/console/sign-out"):
                 for words in form.buttons:
                     assert words in page.deeds, (address, words, page.deeds)
-    owner.get("/console/tune/new")
-    sent = {"file": ("films.csv", b"text,label\na,yes\nb,no\n")}
     headers = PART | {"x-csrf-token": owner.csrf}
-    looked = owner.http.post("/console/tune/data", files=sent, headers=headers)
-    reached |= {form.to for form in Forms(looked.text).forms} | set(Forms(looked.text).senders)
+    for page_of in ("/console/tune", "/console/jobs/evaluate", "/console/jobs/batch"):
+        sent = {"file": ("films.csv", b"text,label\na,yes\nb,no\n")}
+        looked = Forms(owner.http.post(f"{page_of}/data", files=sent, headers=headers).text)
+        reached |= {form.to for form in looked.forms} | set(looked.senders)
     missing = {place.path for place in places(things) if place.changes} - reached
     # A job's page shows what it may be: these are of other jobs than those of `things`.
-    missing -= {f"/console/jobs/{things['job']}", f"/console/tune/{things['tuning']}/cancel"}
+    missing -= {f"/console/jobs/{things['job']}"}
+    missing -= {f"/console/tune/{things['tuning']}/{what}" for what in ("cancel", "pause")}
     assert missing == set() and f"/console/jobs/{things['ended']}" in reached
 
 

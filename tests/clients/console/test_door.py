@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from typing import Any
@@ -179,6 +180,148 @@ def test_a_pack_rolls_back_after_its_difference_is_shown(site: Site) -> None:
         assert client.packs.get("desk").aliases == {"live": 1}
         assert browser.get("/console/packs/default/desk/move").status_code == 409
         client.packs.delete("desk")
+
+
+def test_a_pack_is_promoted_after_its_difference_is_shown(site: Site) -> None:
+    made = site.key(name="promoter")
+    browser = site.browser(made["key"])
+    with Client(site.url, made["key"]) as client:
+        for number in (1, 2, 3):
+            client.packs.create("shelf", {"mood": f"sentiment@{number}"})
+        page = "/console/packs/default/shelf"
+        shown = browser.get(page).text  # the newest and the live one
+        assert "default/sentiment@3" in shown and "default/sentiment@1" in shown
+        assert "default/sentiment@2" not in shown
+        assert "default/sentiment@2" in browser.get(f"{page}?version=2&version=3").text
+        move = browser.get(f"{page}/move?alias=live&version=2").text
+        assert "Point live at version 2?" in move and "default/sentiment@2" in move
+        assert browser.post(f"{page}/move", form_of(move) | {"now": "3"}).status_code == 409
+        assert browser.post(f"{page}/move", form_of(move)).headers["location"] == page
+        assert client.packs.get("shelf").aliases == {"live": 2}
+        moved = browser.get(page).text
+        assert "<b>live</b> 1 → 2" in moved and "Roll live of shelf back to 1…" in moved
+        assert browser.get(f"{page}/move?version=9").status_code == 404
+        client.packs.delete("shelf")
+    assert browser.get(page).status_code == 404
+
+
+def test_an_ensembles_versions_stand_beside_each_other(site: Site) -> None:
+    made = site.key(name="voter")
+    browser = site.browser(made["key"])
+    with Client(site.url, made["key"]) as client:
+        client.ensembles.create("board", ["sentiment@1", "sentiment@2"])
+        client.ensembles.create("board", ["sentiment@1", "sentiment@3"], weights=[2, 1])
+        page = browser.get("/console/ensembles/default/board?version=1&version=2").text
+        assert "votes × 2" in page
+        differ = re.findall('<tr class="differs"><th scope="row">([^<]*)', page)
+        assert [each for each in differ if each != "made"] == [f"default/sentiment@{n}" for n in (1, 2, 3)]
+        client.ensembles.delete("board")
+
+
+def send(browser: Any, path: str, form: dict[str, Any], **files: tuple[str, str]) -> Any:
+    """Send a form as a page does: with the token in a header."""
+    browser.get("/console/tune/new")
+    headers = {"hx-request": "true", "x-csrf-token": browser.csrf}
+    return browser.http.post(path, data=form, files=files or None, headers=headers)
+
+
+def file_in(page: str) -> str:
+    return re.findall(r'name="file" value="(file-[0-9a-f]+)"', page)[0]
+
+
+DEV = "said\tanswer\n" + "a joyless mess\t0\nwarm and funny\t1\n" * 3
+
+
+def test_an_evaluation_with_baselines_is_started(site: Site) -> None:
+    made = site.key(name="measurer")
+    browser = site.browser(made["key"])
+    looked = send(browser, "/console/jobs/evaluate/data", {}, file=("dev.tsv", DEV))
+    file = file_in(looked.text)
+    assert "6 rows, 2 columns" in looked.text
+    again = send(browser, "/console/jobs/evaluate/data", {"id": file})
+    assert file_in(again.text) == file  # one that is there is not uploaded again
+    columns = {"column": ["said", "answer"], "subject": ["sentiment@1", "sentiment-vote"]}
+    fields = send(browser, "/console/jobs/fields", columns).text
+    assert 'name="field.text"' in fields and "<option>said</option>" in fields
+    form = columns | {
+        "file": file, "field.text": "said", "target": "answer", "labels": "negative\npositive",
+        "target_texts": "0=negative\n1 = positive", "base": "on", "template": "{said}", "few_shot": "1",
+        "instruction": "Is it good?", "majority": "on", "answer_by": "ranked",
+    }  # fmt: skip
+    started = send(browser, "/console/jobs/evaluate", form, examples=("solved.tsv", DEV))
+    assert started.status_code == 200, started.text
+    with Client(site.url, made["key"]) as client:
+        job = client.evaluations.wait(started.headers["hx-redirect"].rpartition("/")[2])
+        assert job.succeeded, job.error
+        assert [each["kind"] for each in job.result["subjects"]] == ["task", "ensemble", "base", "majority"]
+        assert job.result["subjects"][0]["metrics"]["accuracy"] == 1
+        files = len(client.files.list())
+        refused = send(
+            browser, "/console/jobs/evaluate", form | {"subject": "nobody@1"}, examples=("s.tsv", DEV)
+        )
+        assert refused.status_code == 404 and "nobody" in refused.text
+        assert len(client.files.list()) == files  # what was sent for it is gone
+    for wrong in ({"subject": "", "base": "", "majority": ""}, {"target_texts": "0"}, {"few_shot": "many"}):
+        assert send(browser, "/console/jobs/evaluate", form | wrong).status_code == 400
+
+
+@pytest.mark.parametrize("kind", ["a table", "lines"])
+def test_a_batch_is_started(site: Site, kind: str) -> None:
+    made = site.key(name="batcher")
+    browser = site.browser(made["key"])
+    body = {"task": "sentiment@1", "input": "warm and funny"}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/classify", "body": body}
+    file = ("rows.csv", "said\nwarm and funny\n") if kind == "a table" else ("lines.jsonl", json.dumps(line))
+    looked = send(browser, "/console/jobs/batch/data", {}, file=file).text
+    form = dict(re.findall(r'type="hidden" name="(file|kept|endpoint)" value="([^"]*)"', looked))
+    if kind == "a table":
+        assert "endpoint" not in form
+        form |= {"subject": "sentiment@1", "field.text": "said"}
+    else:
+        assert "These are the lines of a batch for <code>/v1/classify</code>" in looked
+    started = send(browser, "/console/jobs/batch", form)
+    assert started.status_code == 200, started.text
+    job = started.headers["hx-redirect"].rpartition("/")[2]
+    with Client(site.url, made["key"]) as client:
+        ended = client.batches.wait(job)
+        assert ended.succeeded and ended.output_file, ended.error
+        there = [file.id for file in client.files.list()]
+        assert (form["file"] in there) == (kind == "lines")  # a table's rows are in the lines
+    answers = browser.get(f"/console/jobs/files/{ended.output_file}").text
+    assert json.loads(answers)["response"]["body"]["results"][0]["label"] == "positive"
+    assert "Download output file" in browser.get(f"/console/jobs/{job}").text
+
+
+def test_a_search_is_started_paused_and_resumed(site: Site) -> None:
+    made = site.key(name="searcher")
+    browser = site.browser(made["key"])
+    rows = "text,label\n" + "".join(f"a film {n},{'yes' if n % 2 else 'no'}\n" for n in range(40))
+    file = file_in(send(browser, "/console/tune/data", {}, file=("films.csv", rows)).text)
+    form = {
+        "file": file, "column": ["text", "label"], "task": "searched", "template": "{text}",
+        "target": "label", "labels": "no\nyes", "steps": "4000", "search": "halving",
+        "space.learning_rate": "0.1, 0.3", "space": "dropout_rate = 0,0.1", "seeds": "2", "eta": "2",
+    }  # fmt: skip
+    for wrong in ({"space.learning_rate": "0.1..much"}, {"search": "luck"}, {"space": "dropout_rate"}):
+        assert send(browser, "/console/tune", form | wrong).status_code == 400
+    started = send(browser, "/console/tune", form)
+    assert started.status_code == 200, started.text
+    page = started.headers["hx-redirect"]
+    paused = send(browser, f"{page}/pause", {})
+    assert paused.status_code == 200, paused.text
+    shown = browser.get(page).text
+    assert f'hx-post="{page}/resume"' in shown and f'hx-post="{page}/pause"' not in shown
+    trials = re.findall(
+        r'<tr[^>]*><th scope="row" class="n">(\d)</th><td>([^<]*)</td><td>([^<]*)</td>', shown
+    )
+    assert sorted(trials) == [("0", "0.1", "0"), ("1", "0.1", "0.1"), ("2", "0.3", "0"), ("3", "0.3", "0.1")]
+    assert send(browser, f"{page}/resume", {}).status_code == 200
+    assert f'hx-post="{page}/pause"' in browser.get(page).text
+    assert send(browser, f"{page}/cancel", {}).status_code == 200
+    with Client(site.url, made["key"]) as client:
+        ended = client.tuning.wait(page.rpartition("/")[2])
+        assert (ended.status, ended.spec["seeds"], len(ended.spec["sweep"]["rungs"])) == ("cancelled", 2, 3)
+    assert browser.get(f"{page}/mistakes").text.strip() == ""  # it made no version
 
 
 def test_the_page_of_any_job_follows_it(site: Site) -> None:

@@ -11,6 +11,7 @@ import re
 import struct
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, get_args
 
@@ -21,10 +22,11 @@ from starlette.exceptions import HTTPException
 
 from chorus import AsyncClient
 from chorus.cli.job_view import JobView
-from chorus.types import AuditRow
+from chorus.types import AuditRow, Job
 from chorus_console import data, limits_form, rows
 from chorus_console.door import own_path
 from chorus_console.templates_of import fields_of, filled
+from chorus_console.trials import trials_of
 from chorus_console.views import tuning
 from chorus_console.views.interpreting import cosine, drawn, likeness, moves, read_rows
 from chorus_console.views.operations import Samples
@@ -306,3 +308,55 @@ def test_rows_are_read_from_one_on() -> None:
     assert len(read_rows(file)) == 48 and list(read_rows(file)[47]) == [94, 95]
     assert [list(row) for row in read_rows(file, 58)] == [[116, 117], [118, 119]]
     assert read_rows(file, 96) == [] and drawn([]) == (0, []) and moves([], read_rows(file)) == []
+
+
+def test_every_prompt_of_an_ensemble_has_a_curve_and_of_many_the_best() -> None:
+    view = JobView()
+    for place in range(200):
+        prompt = view.prompt(place)
+        prompt.curve = [(step, place / 200) for step in range(1, 1001)]
+        prompt.best = (place / 200, 1)
+    names = [f"prompt {place}" for place in range(200)]
+    (curve,) = tuning.curves(view, names)
+    assert [line["name"] for line in curve["lines"]] == names[-64:]
+    assert len(curve["x"]) * 64 <= 16 * 400 and curve["x"][-1] == 1000
+    assert len(json.dumps(curve)) < 70_000  # of the 150 kB of a page
+
+
+def search(**result: Any) -> Job:
+    now = datetime.now(UTC)
+    knobs = [{"learning_rate": 0.1}, {"learning_rate": 0.3}, {"learning_rate": 1.0}]
+    spec = {"prompts": [{}], "seeds": 2, "sweep": {"trials": knobs}}
+    return Job(id="job-1", status="running", created_at=now, spec=spec, result=result)
+
+
+def test_trials_of_a_search_that_runs_are_those_of_its_prompts_and_of_the_rungs_that_are_over() -> None:
+    view = JobView()
+    for place, best in ((0, 0.5), (1, 0.7), (2, 0.9)):
+        prompt = view.prompt(place)
+        prompt.curve, prompt.best = [(10, best)], (best, 10)
+    told = {"steps": 20, "metric": {"mean": 0.95, "deviation": 0.01, "count": 2}, "seeds": []}
+    view.trials[2] = {"trial": 2, "recipe": {"learning_rate": 1.0}, "kept": False, **told}
+    found = trials_of(search(), view)
+    assert [(each.number, each.steps, each.ended) for each in found] == [
+        (1, 10, ""), (0, 10, ""), (2, 20, "left behind"),
+    ]  # fmt: skip
+    first, second = (each.metric for each in found[:2])
+    assert first == {"mean": 0.9, "deviation": None, "count": 1}
+    assert second is not None
+    assert (second["mean"], second["deviation"]) == (pytest.approx(0.6), pytest.approx(0.02**0.5))
+
+
+def test_trials_of_a_search_that_is_over_are_its_results() -> None:
+    spread = {"mean": 0.5, "deviation": None, "count": 1}
+    one = {"trial": 1, "recipe": {"learning_rate": 0.3}, "steps": 30, "metric": spread}
+    (found,) = trials_of(search(trials=[one | {"metrics": {"test_mean": spread}, "seeds": []}]), JobView())
+    assert (found.number, found.metric, found.test) == (1, spread, spread)
+    alone = search().model_copy(update={"spec": {"prompts": [{}]}})
+    assert trials_of(alone, JobView()) == []
+
+
+def test_a_file_without_answers_is_looked_at_too() -> None:
+    assert data.look(b"text\na\nb\n", "x.csv").problems
+    found = data.look(b"text\na\nb\n", "x.csv", answered=False)
+    assert (found.rows, found.problems, found.target) == (2, [], "")

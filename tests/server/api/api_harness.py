@@ -273,11 +273,15 @@ def error_of(answer: httpx2.Response) -> dict[str, Any]:
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 300.0) -> None:
-    """Wait for what another thread does and gives no event of; fails when it has not come after `seconds`."""
-    deadline, pause = time.monotonic() + seconds, threading.Event()
+    """Wait for what another thread does and gives no event of; fails when it has not come after `seconds`.
+
+    The longer it takes, the less often the condition is asked: many ask a server.
+    """
+    began, pause = time.monotonic(), threading.Event()
     while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        pause.wait(0.001)  # lets the other thread run
+        waited = time.monotonic() - began
+        assert waited < seconds, "it never came"
+        pause.wait(min(max(waited / 8, 0.001), 0.1))
 
 
 def _system_one_error(answer: httpx2.Response, identity: str) -> dict[str, Any]:

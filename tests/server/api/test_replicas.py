@@ -93,9 +93,9 @@ def replicas(
         "blob_credentials_file": place.credentials_file,
     }  # fmt: skip
     with ExitStack() as stack:
-        hows: list[tuple[str, ...]] = [()] * REPLICAS + [("deaf",)]
+        hows = [""] * REPLICAS + ["deaf"]
         urls = [
-            stack.enter_context(serving(folder / str(number), vocabulary, *how, **settings))
+            stack.enter_context(serving(folder / str(number), vocabulary, how, **settings))
             for number, how in enumerate(hows)
         ]
         made = Replicas(urls)

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from tether import tethered
 
 SECONDS = 600.0
 """Against hanging only."""
+
+LOOK_SECONDS = 0.3
+"""Ray's controller takes long to tell its state."""
 
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
@@ -96,27 +100,35 @@ class RayCluster:
         scaling["policy"]["policy_kwargs"] = {"units": 1}
         self._ask("deploy", config)
 
-    def wait_for(self, replicas: int, *, without: frozenset[int] = frozenset()) -> set[int]:
+    def wait_for(
+        self,
+        replicas: int,
+        *,
+        without: frozenset[int] = frozenset(),
+        look: Callable[[set[str]], None] = lambda _: None,
+    ) -> set[int]:
         """Until so many replicas run, and no others; their process ids.
 
         Args:
             without: process ids that must be gone.
+            look: is told the states of the replicas, again and again.
         """
-        for _ in range(int(SECONDS / 0.1)):
+        for _ in range(int(SECONDS / LOOK_SECONDS)):
             told = self._ask("details")
             assert told["status"] != "DEPLOY_FAILED", told
+            look({each["state"] for each in told["replicas"]})
             running = {each["pid"] for each in told["replicas"] if each["state"] == "RUNNING"}
             settled = told["status"] == "RUNNING" and len(running) == len(told["replicas"]) == replicas
             if settled and not running & without:
                 return running
-            self._pause.wait(0.1)
+            self._pause.wait(LOOK_SECONDS)
         raise AssertionError(told)
 
     def delete(self) -> None:
         """Ask for no application any more, and wait until none is left."""
         self._ask("deploy", self._config | {"applications": []})
         while self._ask("details")["status"] != "NONE":
-            self._pause.wait(0.1)
+            self._pause.wait(LOOK_SECONDS)
 
     def own(self) -> list[httpx2.Client]:
         """Clients of the replicas' own addresses, with the headers of `http`."""

@@ -34,6 +34,8 @@ OPERATOR = "an-operator-of-tests-0123456789"
 TASKS = [f"task-{number}" for number in range(8)]
 DRAIN_SECONDS = 4
 CLIENTS = 6
+START_PAUSE_SECONDS = 0.5
+"""Of a client after an answer, while a replica starts and nothing else happens: they share a processor."""
 SHAPES = TINY | {"batch_rows": "4", "blocks": "48x128x4"}
 LONG = {"task": None, "inputs": ["good film"] * 32, "max_new_tokens": 128, "min_new_tokens": 128}
 """Thousands of steps."""
@@ -72,6 +74,7 @@ class Load:
         key: theirs.
         answered: how many answers each had, by kind.
         wrong: answers that were others, or none.
+        pause_seconds: after each answer.
     """
 
     cluster: RayCluster
@@ -80,6 +83,12 @@ class Load:
     answered: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
+    pause_seconds: float = 0.0
+
+    def slow_down(self, states: set[str]) -> None:
+        """Ask seldom while a replica starts, but without pause while another one is stopped."""
+        only_starts = "STARTING" in states and "STOPPING" not in states
+        self.pause_seconds = START_PAUSE_SECONDS if only_starts else 0.0
 
     def run(self, number: int) -> None:
         headers = {"authorization": f"Bearer {self.key}"}
@@ -95,6 +104,7 @@ class Load:
                 if text != self.expected[task]:
                     self.wrong.append(f"{task} {stream}: {text!r}")
                 self.answered["stream" if stream else "plain"] += 1
+                self.over.wait(self.pause_seconds)
 
 
 def generate(http: httpx2.Client, task: str, stream: bool, headers: dict[str, str]) -> str:
@@ -121,7 +131,7 @@ def load(cluster: RayCluster, expected: dict[str, str], key: str = OPERATOR) -> 
             before = sum(made.answered.values())
             eventually(lambda: sum(made.answered.values()) >= before + CLIENTS or bool(made.wrong))
             yield made
-            before = sum(made.answered.values())
+            made.pause_seconds, before = 0.0, sum(made.answered.values())
             eventually(lambda: sum(made.answered.values()) >= before + CLIENTS or bool(made.wrong))
         finally:
             made.over.set()
@@ -238,6 +248,7 @@ def test_a_replica_that_is_killed_loses_only_what_it_had(
                 answer = client.generate(task=task, input="a good film", max_new_tokens=8)
                 assert answer.results[0].text == expected[task]
                 answered[task] += 1
+                over.wait(impatient.pause_seconds)
 
     with load(cluster, expected) as impatient, ThreadPoolExecutor(CLIENTS) as pool:
         asking = [pool.submit(ask, number) for number in range(CLIENTS)]
@@ -245,7 +256,9 @@ def test_a_replica_that_is_killed_loses_only_what_it_had(
             eventually(lambda: sum(answered.values()) > CLIENTS)
             killed = min(before)
             os.kill(killed, signal.SIGKILL)
-            cluster.wait_for(2, without=frozenset({killed}))
+            enough = sum(answered.values()) + 8 * CLIENTS
+            eventually(lambda: sum(answered.values()) >= enough)
+            cluster.wait_for(2, without=frozenset({killed}), look=impatient.slow_down)
             enough = sum(answered.values()) + 2 * CLIENTS
             eventually(lambda: sum(answered.values()) >= enough)
         finally:
@@ -280,7 +293,7 @@ def test_a_rolling_update_loses_nothing(cluster: RayCluster, expected: dict[str,
     with load(cluster, expected, made["key"]) as seen, ThreadPoolExecutor(1) as pool:
         following = pool.submit(follow, cluster, job)
         cluster.deploy(2, 2, log_level="error")
-        cluster.wait_for(2, without=before)
+        cluster.wait_for(2, without=before, look=seen.slow_down)
         assert following.result() == "shutting_down"
     assert not seen.wrong
     assert seen.answered["plain"] and seen.answered["stream"]

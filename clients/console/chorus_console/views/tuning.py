@@ -1,33 +1,33 @@
-"""Tuning: a file is looked at before anything is queued, and a job is followed."""
+"""Tuning jobs: listed, followed, stopped, and what came of them."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from chorus import InvalidArgumentError, NotFoundError
+from chorus.cli.job_lines import prompt_names
 from chorus.cli.job_view import JobView
 from chorus.types import Job
-from chorus_console import data
 from chorus_console.door import Visit
 from chorus_console.pages import local
-from chorus_console.same import same
-from chorus_console.templates_of import filled
+from chorus_console.same import Same, same
+from chorus_console.trials import MOST_TRIALS, trials_of
 
 T = TypeVar("T")
 
 _PAGE = 25
 _STATUSES = ("queued", "preparing", "running", "succeeded", "failed", "cancelled")
-_KNOBS = ("steps", "prompt_length", "batch_size", "evaluate_every_steps")
 _MOST_POINTS = 400
-_MOST_TEMPLATE = 16_384
-_MOST_SHOWN = 400
-"""Characters of a filled template; the page cuts it to fewer."""
+_MOST_LINES = 64
+"""Of a curve. With all of them it has no more points than 16 lines alone would."""
+MOST_PROMPTS = 64
+"""Of a table."""
 
 
 @dataclass(slots=True)
@@ -56,112 +56,19 @@ async def table(visit: Visit) -> Response:
     )  # fmt: skip
 
 
-async def new(visit: Visit) -> Response:
-    """The form that takes a file."""
-    return await visit.show("tune_new.html", same=_starting())
-
-
-def _starting() -> Any:
-    document = {
-        "task": "tickets", "data": {"train": {"file": "file-…"}}, "template": "{text}", "target": "label",
-        "labels": ["yes", "no"],
-    }  # fmt: skip
-    return same(
-        "POST", "/v1/tuning/jobs",
-        "job = client.tuning.start('tickets', train='train.csv', target='label', labels=['yes', 'no'])",
-        *("chorus", "tune", "start", "tickets", "train.csv"),
-        *("--target", "label", "--label", "yes", "--label", "no"),
-        body=document,
-    ).doing("Start tuning")  # fmt: skip
-
-
-async def look(visit: Visit) -> Response:
-    """What is in a file: rows, columns and what is wrong. It is uploaded if nothing is."""
-    file = (await visit.form()).get("file")
-    if not isinstance(file, UploadFile) or not file.filename:
-        raise HTTPException(400, "Choose a file: CSV, TSV or JSON Lines, whose columns have names.")
-    content = await file.read()
-    found = await visit.work(data.look, content, file.filename)
-    if found.problems:
-        return await visit.show("tune_data.html", name=file.filename, found=found, file=None)
-    stored = await visit.client.files.push(content, name=file.filename)
-    return await visit.show(
-        "tune_data.html", name=file.filename, found=found, file=stored.id, sample=json.dumps(found.sample),
-        template=found.template, answers=found.answers,
-    )  # fmt: skip
-
-
-async def preview(visit: Visit) -> Response:
-    """The first rows as the template makes them, and the answers of the chosen column."""
-    template, target = await visit.text("template"), await visit.text("target")
-    if len(template) > _MOST_TEMPLATE:
-        raise HTTPException(
-            400, f"The template has {len(template):,} characters, up to {_MOST_TEMPLATE:,} can be."
-        )
-    try:
-        first = json.loads(await visit.text("sample", "[]"))
-    except (ValueError, RecursionError):
-        first = []
-    rows = [row for row in first if isinstance(row, dict)][:5] if isinstance(first, list) else []
-    texts = []
-    for row in rows:
-        fields = {data.field_name(name): str(value) for name, value in row.items()}
-        texts.append((filled(template, fields, _MOST_SHOWN), str(row.get(target, "–"))[:_MOST_SHOWN]))
-    return await visit.show("tune_preview.html", texts=texts)
-
-
-async def start(visit: Visit) -> Response:
-    """Queue a job."""
-    form = await visit.form()
-    task, template = await visit.text("task"), await visit.text("template")
-    if not task:
-        raise HTTPException(400, "Name the task that gets the new version.")
-    names = {data.field_name(column): column for column in map(str, form.getlist("column"))}
-    renamed = {name: column for name, column in names.items() if name != column and f"{{{name}}}" in template}
-    labels = [line.strip() for line in (await visit.text("labels")).splitlines() if line.strip()]
-    knobs = {name: await _count(visit, name) for name in _KNOBS}
-    recipe: dict[str, Any] = {name: value for name, value in knobs.items() if value is not None}
-    if rate := await visit.text("learning_rate"):
-        try:
-            recipe["learning_rate"] = float(rate)
-        except ValueError:
-            raise HTTPException(400, "The learning rate is a number, such as 0.3.") from None
-    rows = await _count(visit, "validation_rows")
-    job = await visit.client.tuning.start(
-        task,
-        train=await visit.text("file"),
-        data=None if rows is None else {"validation_rows": rows},
-        recipe=recipe,
-        template=template,
-        columns=renamed or None,
-        target=await visit.text("target"),
-        labels=labels or None,
-        seed=await _count(visit, "seed"),
-        ensemble=await _count(visit, "ensemble"),
-        promote=await visit.text("promote") == "on" or None,
-    )
-    return visit.go(local("tune", job.id))
-
-
-async def _count(visit: Visit, name: str) -> int | None:
-    text = (await visit.text(name)).replace(",", "")
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise HTTPException(400, f"{name.replace('_', ' ')} is a whole number.")
-    return int(text)
+_DEEDS = ("pause", "cancel", "resume")
 
 
 async def one(visit: Visit) -> Response:
     """A job: its curves while it runs, what it made, and what it was asked."""
     job, view = await _followed(visit)
     return await visit.show(
-        "tune_job.html", fragment=False, job=job, view=view, curves=curves(view), spec=_asked(job),
+        "tune_job.html", fragment=False, spec=_asked(job), **_shown(job, view),
         same=[
             same("GET", f"/v1/tuning/jobs/{job.id}", f"job = client.tuning.get({job.id!r})",
                  "chorus", "tune", "show", job.id),
             *(same("POST", f"/v1/tuning/jobs/{job.id}/{what}", f"job = client.tuning.{what}({job.id!r})",
-                   "chorus", "tune", what, job.id).doing(what.capitalize()) for what in ("cancel", "resume")),
+                   "chorus", "tune", what, job.id).doing(what.capitalize()) for what in _DEEDS),
         ],
     )  # fmt: skip
 
@@ -169,7 +76,41 @@ async def one(visit: Visit) -> Response:
 async def live(visit: Visit) -> Response:
     """The part of a job's page that changes."""
     job, view = await _followed(visit)
-    return await visit.show("tune_live.html", fragment=True, job=job, view=view, curves=curves(view))
+    return await visit.show("tune_live.html", fragment=True, **_shown(job, view))
+
+
+def _shown(job: Job, view: JobView) -> dict[str, Any]:
+    names, trials = prompt_names(job), trials_of(job, view)
+    knobs = list(dict.fromkeys(name for trial in trials for name in trial.knobs))
+    return {
+        "job": job, "view": view, "curves": curves(view, names), "names": names, "knobs": knobs,
+        "trials": trials[:MOST_TRIALS], "more_trials": max(0, len(trials) - MOST_TRIALS),
+        "prompts": sorted(view.prompts.items())[:MOST_PROMPTS],
+        "more_prompts": max(0, len(view.prompts) - MOST_PROMPTS),
+    }  # fmt: skip
+
+
+async def mistakes(visit: Visit) -> Response:
+    """What one of a job's new versions gets wrong."""
+    job = await visit.client.tuning.get(visit.request.path_params["job"])
+    try:
+        found = await visit.client.tuning.mistakes(job)
+    except InvalidArgumentError:  # it made no version, or an earlier server ran it
+        found = []
+    except NotFoundError:
+        raise HTTPException(404, "The file with what the new versions get wrong was deleted.") from None
+    wanted = visit.request.query_params.get("of", "")
+    one = next((each for each in found if each["reference"] == wanted), found[0] if found else None)
+    return await visit.show("tune_mistakes.html", job=job, found=found, one=one, same=_reading(job))
+
+
+def _reading(job: Job) -> Same:
+    file = job.result.get("mistakes") or "file-…"
+    return same(
+        "GET", f"/v1/files/{file}/content",
+        f"found = client.tuning.mistakes(client.tuning.get({job.id!r}))",
+        "chorus", "tune", "mistakes", job.id,
+    )  # fmt: skip
 
 
 async def _followed(visit: Visit) -> tuple[Job, JobView]:
@@ -185,28 +126,35 @@ async def _followed(visit: Visit) -> tuple[Job, JobView]:
     return job, followed.view
 
 
-def curves(view: JobView) -> list[dict[str, Any]]:
-    """The loss, and the metric that chooses the checkpoint for each prompt, as `console.js` draws them."""
+def curves(view: JobView, names: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The loss, and the metric that chooses the checkpoint for each prompt, as `console.js` draws them.
+
+    Args:
+        names: of the prompts, by their places; of a single one none is needed.
+    """
     found = []
     if view.losses:
         points = _thinned(view.losses)
         lines = [{"name": "loss", "values": [y for _, y in points]}]
         found.append({"title": "Loss", "unit": "step", "x": [x for x, _ in points], "lines": lines})
-    steps = _thinned(sorted({step for prompt in view.prompts.values() for step, _ in prompt.curve}))
+    best = sorted(view.prompts.items(), key=lambda each: each[1].best is None or -each[1].best[0])
+    drawn = sorted(best[:_MOST_LINES])
+    most = min(_MOST_POINTS, 16 * _MOST_POINTS // max(1, len(drawn)))
+    steps = _thinned(sorted({step for _, prompt in drawn for step, _ in prompt.curve}), most)
     if steps:
         lines = []
-        for place, prompt in sorted(view.prompts.items()):
+        for place, prompt in drawn:
             values = dict(prompt.curve)
-            name = prompt.task if len(view.prompts) == 1 else f"{prompt.task} {place + 1}"
+            name = names[place] if place < len(names) else prompt.task
             lines.append({"name": name, "values": [values.get(step) for step in steps]})
         title = f"{view.metric.replace('_', ' ').capitalize()} on the validation split"
         found.append({"title": title, "unit": "step", "x": steps, "lines": lines})
     return found
 
 
-def _thinned(points: list[T]) -> list[T]:
-    """At most `_MOST_POINTS` of them, evenly, with the last."""
-    every = -(-len(points) // _MOST_POINTS)
+def _thinned(points: list[T], most: int = _MOST_POINTS) -> list[T]:
+    """At most so many of them, evenly, with the last."""
+    every = -(-len(points) // most)
     return points[::-1][::every][::-1] if every > 1 else points
 
 
@@ -225,7 +173,13 @@ async def cancel(visit: Visit) -> Response:
     return visit.go(local("tune", job.id))
 
 
+async def pause(visit: Visit) -> Response:
+    """Let a job wait, from its next checkpoint on."""
+    job = await visit.client.tuning.pause(visit.request.path_params["job"])
+    return visit.go(local("tune", job.id))
+
+
 async def resume(visit: Visit) -> Response:
-    """Let a stopped job go on from its checkpoint."""
+    """Let a stopped or paused job go on from its checkpoint."""
     job = await visit.client.tuning.resume(visit.request.path_params["job"])
     return visit.go(local("tune", job.id))

@@ -28,7 +28,7 @@ async def compare(visit: Visit) -> Response:
     name, numbers = _task(visit), visit.request.query_params.getlist("version")[:MOST_BESIDE]
     if not numbers:
         raise HTTPException(400, "Choose the versions to compare.")
-    versions = await asyncio.gather(*(visit.client.tasks.version(name, _number(each)) for each in numbers))
+    versions = await asyncio.gather(*(visit.client.tasks.version(name, number_of(each)) for each in numbers))
     return await visit.show(
         "compare.html", task=name, versions=versions, rows=facts(versions),
         same=same("GET", f"/v1/tasks/{name.partition('/')[2]}/versions/{versions[0].version}",
@@ -37,7 +37,8 @@ async def compare(visit: Visit) -> Response:
     )  # fmt: skip
 
 
-def _number(text: str) -> int:
+def number_of(text: str) -> int:
+    """A version's number. Raises HTTPException 400 if it is none."""
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
         raise HTTPException(400, "A version is a number from 1.")
     return int(text)
@@ -79,7 +80,7 @@ async def propose(visit: Visit) -> Response:
     alias = query.get("alias", "live").strip() or "live"
     aliases = await client.aliases(name, limit=1)
     now, back = aliases.aliases.get(alias), query.get("back") == "1"
-    wanted = going_back(aliases.back, alias) if back else _number(query.get("version", ""))
+    wanted = going_back(aliases.back, alias) if back else number_of(query.get("version", ""))
     numbers = [wanted] if now is None or now == wanted else [now, wanted]
     versions = await asyncio.gather(*(client.version(name, number) for number in numbers))
     return await visit.show(
@@ -129,5 +130,5 @@ async def asked_move(visit: Visit) -> tuple[str, int, int, bool]:
     """What the form of `move.html` says: the alias, the version that it named (0: none) and the one that it
     is to name, and whether that is a rollback."""
     alias, now = await visit.text("alias", "live"), await visit.text("now")
-    wanted = _number(await visit.text("version"))
-    return alias, _number(now) if now else 0, wanted, await visit.text("back") == "1"
+    wanted = number_of(await visit.text("version"))
+    return alias, number_of(now) if now else 0, wanted, await visit.text("back") == "1"

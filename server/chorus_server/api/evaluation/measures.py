@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 
 from chorus_server.tuning.metrics import legal_share, measure
+from chorus_server.tuning.mistakes import MOST_CONFUSED, confused, confusion_matrix
 from chorus_server.tuning.text_metrics import Answers
-
-MOST_CONFUSED = 128
-"""Labels of the largest confusion matrix that is kept with a job."""
 
 DIGITS = 4
 """To which what was said is rounded."""
@@ -67,13 +65,8 @@ def calibrate_on_rows(said: Sequence[dict[str, Any]], labels: Sequence[str]) -> 
 
 
 def confusion(predictions: Sequence[str], answers: Answers, labels: Sequence[str]) -> dict[str, Any]:
-    """`counts[t][s]`: rows whose answer is label t and that were given label s; in the last column, those
-    that were given none of the labels."""
-    places = {label.strip(): place for place, label in enumerate(labels)}
-    counts = [[0] * (len(labels) + 1) for _ in labels]
-    for said, known in zip(predictions, answers, strict=True):
-        counts[places[known[0].strip()]][places.get(said.strip(), len(labels))] += 1
-    return {"labels": list(labels), "counts": counts}
+    """See `confusion_matrix`."""
+    return confusion_matrix(confused(predictions, answers, labels), labels)
 
 
 def reliability(confidences: Sequence[float], right: Sequence[bool]) -> dict[str, Any]:

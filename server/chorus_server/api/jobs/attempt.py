@@ -40,7 +40,6 @@ MOST_AHEAD = 128
 
 _LOOK_SECONDS = 0.1
 _KNOWN_SECONDS = 1.0
-_PIECE_BYTES = 1 << 20
 _TOLD_TIMES = 100
 
 
@@ -175,30 +174,9 @@ class EngineAttempt:
         return blocks.finished(count)
 
     def save_file(self, name: str, contents: Iterator[bytes], purpose: FilePurpose = "fine-tune") -> str:
-        """Store a result as a data file of the job's tenant: its id. A file that an earlier attempt stored
-        just before it ended serves.
-
-        Args:
-            name: begins with the job's id, so that no other file has it.
-            purpose: what the file is for.
-
-        Raises:
-            LeaseLostError: another process has the job.
-            LimitError: the tenant may keep no more.
-        """
-        store, tenant = self.store, self.job.tenant
-        self.save_progress()  # asks whether the lease still holds
-        for file in store.list_files(tenant, limit=500).items:
-            if file.name == name:
-                return file.id
+        """See `LeasedJob.save_file`."""
         most = self.services.settings.tuning_max_file_bytes
-        said: dict[str, Any] = {"created_by": self.job.created_by, "max_bytes": most, "purpose": purpose}
-        with store.write_file(tenant, name, **said) as writer:
-            for content in contents:
-                for start in range(0, len(content), _PIECE_BYTES):
-                    writer.write(content[start : start + _PIECE_BYTES])
-            self.save_progress()  # asks again: writing may have taken long
-            return writer.commit().id
+        return self.held.save_file(name, contents, max_bytes=most, purpose=purpose)
 
     def _begun(self, block: AskBlock[T]) -> Future[T]:
         async def asked() -> T:

@@ -205,10 +205,15 @@ class Scheduler:
         return self._ports.clock() - self._interactive_came <= _MOMENT_SECONDS
 
     def _may_take_last(self, ticket: Ticket, held: int, total: int) -> bool:
-        """Whether a ticket may have the last slots of a shape: not one of a batch while interactive requests
-        keep coming, for they would wait until it is done."""
+        """Whether a ticket may have the last slots of a shape. One of a batch that holds some may not while
+        interactive requests keep coming, for they would wait until it is done."""
         if ticket.origin.priority == "batch" and self._interactive_come:
-            return False
+            origin, shape = ticket.origin, ticket.fit.shape
+            under_way = (other for other in (*self._decoding, *self._prefilling) if other.fit.shape == shape)
+            if any(
+                (each.origin.tenant, each.origin.priority) == (origin.tenant, "batch") for each in under_way
+            ):
+                return False
         return self._shares.below(ticket, held, total)
 
     def _leaves_room(self, head: Waiting[Ticket] | None) -> bool:

@@ -57,19 +57,23 @@ class PrefillDecodePolicy:
         """Whether the next step may be a prefill step; `head` is the request whose turn it would be."""
         if head is None:
             return True
-        if head.item.origin.priority == "batch" and head.tenant in self._interactive():
+        interactive = self._interactive()
+        if head.item.origin.priority == "interactive":
+            interactive.add(head.tenant)
+        elif head.tenant in interactive:
             had = self._decoded_seconds.get(head.tenant, 0.0)
             if had < INTERACTIVE_SHARE * self._batch_seconds:
                 return False
         wanting = [block for block in self._slots.blocks if block.wants_decode]
-        if not wanting:
+        yielding = [block for block in wanting if self._batch_of(block, interactive)]
+        if any(self._late(block) for block in yielding):
+            return False
+        others = [block for block in wanting if block not in yielding]
+        if not others:
             return True
         if self._shares.alone:
-            first = {head.tenant} if head.item.origin.priority == "interactive" else set[str]()
-            return not any(
-                self._late(block) if self._batch_of(block, first) else self._due(block) for block in wanting
-            )
-        return min(self._rounds.get(block.index, 1) for block in wanting) >= self._owed(head)
+            return not any(self._due(block) for block in others)
+        return min(self._rounds.get(block.index, 1) for block in others) >= self._owed(head)
 
     def waits_for_results(self) -> bool:
         """Whether to plan a step only when nothing is in flight. A step that queues behind another delays a
@@ -84,6 +88,8 @@ class PrefillDecodePolicy:
     def next_to_decode(self, wanting: Sequence[Block]) -> Block:
         """The block that decodes now: one that delays the next prefill step, else the one that has waited
         longest, where a block of a batch counts as having waited for less."""
+        if len(wanting) == 1:
+            return wanting[0]
         interactive = self._interactive()
 
         def turn(block: Block) -> tuple[bool, int, int]:
@@ -136,8 +142,10 @@ class PrefillDecodePolicy:
     @staticmethod
     def _batch_of(block: Block, tenants: Set[str]) -> bool:
         """Whether only batch requests of these tenants decode in a block."""
-        origins = [use.ticket.origin for use in block.uses.values()]
-        return bool(origins) and all(each.priority == "batch" and each.tenant in tenants for each in origins)
+        origins = (use.ticket.origin for use in block.uses.values())
+        return bool(block.uses) and all(
+            each.priority == "batch" and each.tenant in tenants for each in origins
+        )
 
     def _due(self, block: Block) -> bool:
         """Whether a block that wants to decode should do so before another prefill step like the last one."""

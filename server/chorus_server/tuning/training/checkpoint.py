@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from chorus_server.jobs.blocks import write_whole
 from chorus_server.model.mesh import DeviceMesh
 from chorus_server.strict_json import parse_strictly
 from chorus_server.tuning.document.earlier_names import renamed_facts
+from chorus_server.tuning.mistakes import Mistakes
 from chorus_server.tuning.training.run import TrainingRun
 from chorus_server.tuning.training.state import PromptProgress, TrainingState
 from prompts_store.blobs.files import Files
@@ -75,7 +77,8 @@ def write_state(
         "ensemble_metrics": state.ensemble_metrics,
         "seconds": state.seconds,
         "tensors": {"file": name, "sha256": digest},
-        "standings": [asdict(standing) for standing in state.standings],
+        "standings": [_written(standing) for standing in state.standings],
+        "mistakes": [each.mistakes and asdict(each.mistakes) for each in state.standings],
         "random": _random_facts(run, mesh),
     }
     write_whole(files, folder / name, content)
@@ -109,15 +112,27 @@ def read_state(folder: Path, run: TrainingRun) -> TrainingState | None:
         second_moment=tensors["second_moment"],
         best=tensors["best"],
         losses=list(tensors["losses"]),
-        standings=[_standing(standing) for standing in body["standings"]],
+        standings=[
+            _standing(standing, mistakes)
+            # Checkpoints from before mistakes were kept lack them.
+            for standing, mistakes in zip_longest(body["standings"], body.get("mistakes", ()))
+        ],
         ensemble_metrics=body.get("ensemble_metrics"),
         seconds=body.get("seconds", 0.0),
     )
 
 
-def _standing(body: dict[str, Any]) -> PromptProgress:
+def _written(standing: PromptProgress) -> dict[str, Any]:
+    """Without its mistakes, which stand beside it: a server that knows none can read it too."""
+    body = asdict(replace(standing, mistakes=None))
+    del body["mistakes"]
+    return body
+
+
+def _standing(body: dict[str, Any], mistakes: dict[str, Any] | None) -> PromptProgress:
     evaluations = [renamed_facts(each) for each in body["evaluations"]]
-    return PromptProgress(**{**body, "evaluations": evaluations})
+    made = Mistakes.from_json(mistakes) if mistakes else None
+    return PromptProgress(**{**body, "evaluations": evaluations, "mistakes": made})
 
 
 def made_elsewhere(folder: Path, run: TrainingRun, mesh: DeviceMesh | None = None) -> str | None:

@@ -11,12 +11,15 @@ import numpy as np
 from chorus_server.tuning.column_metrics import columns_of
 from chorus_server.tuning.data.examples import Example
 from chorus_server.tuning.metrics import legal_share, measure
+from chorus_server.tuning.mistakes import Mistakes
 from chorus_server.tuning.training.packing import PlacedExample, pack_training_inputs, pack_training_targets
 from chorus_server.tuning.training.programs import TuningPrograms
 from chorus_server.tuning.training.run import PromptTask, TrainingRun
 from chorus_server.tuning.vote import Ballot, majority
 
-_NOTHING = Ballot("", 0.0)
+_Answered = tuple[Ballot, float | None]
+"""An answer, and the loss of the right one, if it is known."""
+_NOTHING: _Answered = (Ballot("", 0.0), None)
 _VOTES_AT_ONCE = 1_000
 
 Decode = Callable[..., str]
@@ -37,6 +40,8 @@ class Evaluator:
         splits: Sequence[Sequence[Example]],
         found: list[dict[str, float] | None],
         ballots: list[list[Ballot]] | None = None,
+        mistakes: list[Mistakes | None] | None = None,
+        split: str = "validation",
     ) -> Iterator[None]:
         """Measure each prompt on its split. Yields after each dispatch, and between the metrics of two
         prompts, which take as long as a dispatch if a split is large.
@@ -46,16 +51,18 @@ class Evaluator:
             splits: one for each prompt; a prompt with an empty one is left out.
             found: gets each prompt's metrics; None if its split is empty.
             ballots: gets each prompt's answers in the order of its split, to be voted among.
+            mistakes: gets each prompt's mistakes; None if its split is empty.
+            split: what the splits are called in them.
         """
-        said: list[list[Ballot]] = [[_NOTHING] * len(split) for split in splits]
+        said: list[list[_Answered]] = [[_NOTHING] * len(each) for each in splits]
         for labelled in (True, False):
             # The shortest first, so that dispatches of similar lengths take small rungs.
             places = sorted(
                 (
                     (n, place)
-                    for n, split in enumerate(splits)
+                    for n, each in enumerate(splits)
                     if self.run.tasks[n].ranks == labelled
-                    for place in range(len(split))
+                    for place in range(len(each))
                 ),
                 key=lambda each: len(splits[each[0]][each[1]].input_ids),
             )
@@ -66,12 +73,18 @@ class Evaluator:
                 for (n, place), answer in zip(places[start : start + rows], answers, strict=True):
                     said[n][place] = answer
                 yield
-        for n, (task, split) in enumerate(zip(self.run.tasks, splits, strict=True)):
-            if found and found[-1] is not None and split:
+        for n, (task, examples) in enumerate(zip(self.run.tasks, splits, strict=True)):
+            if found and found[-1] is not None and examples:
                 yield
-            found.append(_measured(task, split, [each.answer for each in said[n]]) if split else None)
+            texts = [ballot.answer for ballot, _ in said[n]]
+            found.append(_measured(task, examples, texts) if examples else None)
+            if mistakes is not None:
+                right = [example.answers for example in examples]
+                losses = [loss for _, loss in said[n]]
+                made = Mistakes.of(split, texts, losses, right, task.labels) if examples else None
+                mistakes.append(made)
         if ballots is not None:
-            ballots.extend(said)
+            ballots.extend([ballot for ballot, _ in each] for each in said)
 
     def score(
         self, prompts: Any, splits: Sequence[Sequence[Example]], found: list[list[list[float]]]
@@ -119,14 +132,16 @@ class Evaluator:
                 yield
         found.append(_measured(self.run.tasks[0], split, said))
 
-    def _labels(self, prompts: Any, places: Sequence[PlacedExample]) -> list[Ballot]:
+    def _labels(self, prompts: Any, places: Sequence[PlacedExample]) -> list[_Answered]:
         """The most likely label of each example; of equal ones, the first."""
         scores = self._scores(prompts, places)
-        tasks = [self.run.tasks[n] for n, _ in places]
-        return [
-            Ballot(task.labels[int(np.argmax(row))], max(row))
-            for task, row in zip(tasks, scores, strict=True)
-        ]
+        found: list[_Answered] = []
+        for (n, example), row in zip(places, scores, strict=True):
+            labels, wanted = self.run.tasks[n].labels, example.answers[0].strip()
+            right = next((at for at, label in enumerate(labels) if label.strip() == wanted), None)
+            ballot = Ballot(labels[int(np.argmax(row))], max(row))
+            found.append((ballot, None if right is None else -row[right]))
+        return found
 
     def _scores(self, prompts: Any, places: Sequence[PlacedExample]) -> list[list[float]]:
         """Log probability of each label of each example's task."""
@@ -142,17 +157,18 @@ class Evaluator:
         tasks = [self.run.tasks[n] for n, _ in places]
         return [row[: len(task.labels)].tolist() for task, row in zip(tasks, scores, strict=False)]
 
-    def _texts(self, prompts: Any, places: Sequence[PlacedExample]) -> list[Ballot]:
+    def _texts(self, prompts: Any, places: Sequence[PlacedExample]) -> list[_Answered]:
         """The greedy text of each example."""
         programs, eos = self.programs, self.programs.functions.config.eos_id
         ids, lengths = self._inputs(places)
         tokens = np.asarray(programs.greedy[ids.shape[1]](programs.params, prompts, ids, lengths)).tolist()
-        texts = []
+        texts: list[_Answered] = []
         for (n, _), row in zip(places, tokens, strict=False):
             recipe = self.run.tasks[n].recipe
             row = row[: recipe.max_target_tokens]
             shown = {"show_sentinels": True} if recipe.special_tokens else {}
-            texts.append(Ballot(self.decode(row[: row.index(eos)] if eos in row else row, **shown), 0.0))
+            text = self.decode(row[: row.index(eos)] if eos in row else row, **shown)
+            texts.append((Ballot(text, 0.0), None))
         return texts
 
     def _inputs(self, places: Sequence[PlacedExample]) -> tuple[Any, Any]:

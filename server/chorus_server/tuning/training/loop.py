@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chorus_server.tuning.data.order import batch_indices, epoch_of
+from chorus_server.tuning.mistakes import Mistakes
 from chorus_server.tuning.training.evaluation import Decode, Evaluator
 from chorus_server.tuning.training.events import (
     Evaluated,
@@ -183,17 +184,19 @@ class TuningLoop:
             task.validation if on else () for task, on in zip(self.run.tasks, state.active, strict=True)
         ]
         found: list[dict[str, float] | None] = []
-        yield from self._evaluator.measure(self._prompts, splits, found)
+        mistakes: list[Mistakes | None] = []
+        yield from self._evaluator.measure(self._prompts, splits, found, mistakes=mistakes)
         state.evaluated_step = state.step
         for n, metrics in enumerate(found):
             if state.standings[n].status == "running":
-                self._judge(n, metrics)
+                self._judge(n, metrics, mistakes[n])
 
-    def _judge(self, n: int, metrics: dict[str, float] | None) -> None:
+    def _judge(self, n: int, metrics: dict[str, float] | None, mistakes: Mistakes | None) -> None:
         standing, recipe = self.state.standings[n], self.run.tasks[n].recipe
         better = metrics is None or standing.best_metric is None or metrics["mean"] > standing.best_metric
         if better:
             standing.best_step, standing.without_better = self.state.step, 0
+            standing.mistakes = mistakes
             self.state.best[n] = self.state.prompts[n]
         else:
             standing.without_better += 1
@@ -219,9 +222,12 @@ class TuningLoop:
             splits = [task.test if on else () for task, on in zip(self.run.tasks, chosen, strict=True)]
             found: list[dict[str, float] | None] = []
             ballots: list[list[Ballot]] = []
-            yield from self._evaluator.measure(jnp.asarray(state.best), splits, found, ballots)
+            mistakes: list[Mistakes | None] = []
+            best = jnp.asarray(state.best)
+            yield from self._evaluator.measure(best, splits, found, ballots, mistakes, "test")
             for n, metrics in enumerate(found):
                 if metrics is not None:
+                    state.standings[n].mistakes = state.standings[n].mistakes or mistakes[n]
                     self._tell(n, "test", state.standings[n].best_step or 0, metrics, False)
             voters = [n for n, each in enumerate(state.standings) if each.status != "diverged" and splits[n]]
             if self.run.ensemble and len(voters) > 1:

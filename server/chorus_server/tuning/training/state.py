@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from chorus_server.tuning.mistakes import Mistakes
 from chorus_server.tuning.training.events import Status
 from chorus_server.tuning.training.initialisers import PromptValues
 from chorus_server.tuning.training.run import TrainingRun
@@ -24,6 +25,7 @@ class PromptProgress:
         evaluations: all of them in order, `{"step", "split", "metrics", "seconds"}` each; see
             `TrainingState.seconds`.
         message: why it stopped, if it did not finish.
+        mistakes: of the chosen checkpoint on the validation split; without one, on the test split.
     """
 
     status: Status = "running"
@@ -32,6 +34,7 @@ class PromptProgress:
     without_better: int = 0
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     message: str = ""
+    mistakes: Mistakes | None = None
 
 
 @dataclass

@@ -30,6 +30,7 @@ from chorus_server.tuning.document.job import JobDocument
 from tests.server.api.api_harness import ApiServer
 
 KEPT = ("input",)
+MOST_TIMES = 4
 COUNTS = Counts(others=1 << 10)
 EMOJI = "\U0001f600"
 
@@ -196,16 +197,18 @@ def send(api: ApiServer, path: str, body: bytes) -> None:
 
 def peak(api: ApiServer, path: str, body: bytes) -> float:
     """How many times its bytes of Python's memory a body takes; the caller's own are not among them. The
-    least of three, since threads that look for jobs and changes take some now and then."""
-    peaks = []
+    first of three that is no more than `MOST_TIMES`, or else the last: threads that look for jobs and changes
+    take some now and then."""
     for _ in range(3):
         tracemalloc.start()
         try:
             send(api, path, body)
-            peaks.append(tracemalloc.get_traced_memory()[1])
+            times = tracemalloc.get_traced_memory()[1] / len(body)
         finally:
             tracemalloc.stop()
-    return min(peaks) / len(body)
+        if times <= MOST_TIMES:
+            break
+    return times
 
 
 @pytest.mark.parametrize("size", [64 << 10, 256 << 10, 1 << 20])
@@ -217,7 +220,7 @@ def test_a_body_takes_four_times_its_bytes_at_most(
         for _, path, body in bodies(20_000):  # what is made once
             send(api, path, body)
         peaks = {name: peak(api, path, body) for name, path, body in bodies(size)}
-        assert {name: times for name, times in peaks.items() if times > 4} == {}
+        assert {name: times for name, times in peaks.items() if times > MOST_TIMES} == {}
         monkeypatch.setattr(json_texts.LongTexts, "__init__", lambda self, *_: setattr(self, "_texts", []))
         control = {name: peak(api, path, body) for name, path, body in bodies(size)}
-        assert sum(times > 4 for times in control.values()) > len(control) // 2
+        assert sum(times > MOST_TIMES for times in control.values()) > len(control) // 2

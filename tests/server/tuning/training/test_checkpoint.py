@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from chorus_server.errors import InvalidInputError
+from chorus_server.tuning.mistakes import Mistakes
 from chorus_server.tuning.training import checkpoint
 from chorus_server.tuning.training.run import TrainingRun
 from chorus_server.tuning.training.state import TrainingState
@@ -77,6 +78,7 @@ def _state(step: int) -> TrainingState:
     state.step = state.evaluated_step = step
     state.losses = [generator.standard_normal(2).astype(np.float32) for _ in range(step)]
     state.standings[0].evaluations.append({"step": step, "split": "validation", "metrics": {"mean": 0.5}})
+    state.standings[0].mistakes = Mistakes("validation", 3, [(0, 1, 2)], [(2, "y", 0.5), (0, "y", None)])
     state.standings[1].status = "diverged"
     return state
 

@@ -7,6 +7,7 @@ from typing import Any
 from chorus_server.tuning.document.job import JobDocument
 from chorus_server.tuning.jobs.attempts.attempt import Attempt
 from chorus_server.tuning.jobs.stages.calibrate import calibrate
+from chorus_server.tuning.jobs.stages.mistakes import mistakes_of, save_mistakes
 from chorus_server.tuning.jobs.stages.publish import (
     facts_of,
     is_good,
@@ -41,14 +42,17 @@ def publish_best(attempt: Attempt, search: Search) -> bool:
     wanted = {trial.number for trial in chosen[:publish]}
     prompts: list[dict[str, Any]] = []
     events: list[tuple[str, dict[str, Any]]] = []
+    mistakes: dict[str, dict[str, Any] | None] = {}
     for part in search.parts(chosen):
         attempt.begin("publishing")
         attempt.held.check()
-        made = _published(attempt, part, wanted, len(document.trials))
+        made = _published(attempt, part, wanted, len(document.trials), mistakes)
         prompts = made + prompts
         events += [("published", found) for found in reversed(made) if "version" in found]
     _point_to_best(attempt, document, [each for each in prompts if "version" in each])
-    succeed(attempt, {**result_of_search(search), "prompts": prompts}, events)
+    references = dict.fromkeys(each["reference"] for each in prompts if "reference" in each)
+    file = save_mistakes(attempt, [mistakes[reference] for reference in references])
+    succeed(attempt, {**result_of_search(search), "prompts": prompts, "mistakes": file}, events)
     return True
 
 
@@ -71,9 +75,19 @@ def _point_to_best(attempt: Attempt, document: JobDocument, made: list[dict[str,
                 store.set_alias(job.tenant, task, LIVE, best, moved_by=job.created_by, lease=lease)
 
 
-def _published(attempt: Attempt, part: Part, wanted: set[int], trials: int) -> list[dict[str, Any]]:
+def _published(
+    attempt: Attempt,
+    part: Part,
+    wanted: set[int],
+    trials: int,
+    mistakes: dict[str, dict[str, Any] | None],
+) -> list[dict[str, Any]]:
     """Every seed of the chosen trials of a part, the best trial first, the best of those wanted with its
-    version."""
+    version.
+
+    Args:
+        mistakes: gets those of each version, by its reference.
+    """
     places = {at: place for place, at in enumerate(part.stretch.places)}
     best: dict[int, Trial] = {}
     for trial in part.chosen:
@@ -96,6 +110,8 @@ def _published(attempt: Attempt, part: Part, wanted: set[int], trials: int) -> l
                 facts |= publish_one(
                     attempt, part.validated, part.run, part.state, place, fitted[place], told
                 )
+                line = mistakes_of(attempt, part.run, part.state, place, facts)
+                mistakes[facts["reference"]] = line
             of_trial.append(facts)
         found = of_trial + found
     return found

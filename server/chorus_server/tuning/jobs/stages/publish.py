@@ -16,6 +16,7 @@ from chorus_server.tuning.document.recipe import SENTINEL_SETTING, SPECIAL_TOKEN
 from chorus_server.tuning.jobs.attempts.attempt import Attempt
 from chorus_server.tuning.jobs.stages.calibrate import calibrate
 from chorus_server.tuning.jobs.stages.lineage import lineage_of
+from chorus_server.tuning.jobs.stages.mistakes import mistakes_of, save_mistakes
 from chorus_server.tuning.jobs.stages.validate import Validated
 from chorus_server.tuning.training.programs import TuningPrograms
 from chorus_server.tuning.training.run import TrainingRun
@@ -56,15 +57,18 @@ def publish(
     fitted = calibrate(attempt, run, programs, state.best, good)
     result = result_of(validated, state)
     events: list[tuple[str, dict[str, Any]]] = []
+    mistakes: list[dict[str, Any] | None] = []
     for place, ok in enumerate(good):
         if ok:
             found = result["prompts"][place]
             found |= publish_one(attempt, validated, run, state, place, fitted[place])
             events.append(("published", {"prompt": place, **found}))
+            mistakes.append(mistakes_of(attempt, run, state, place, found))
     result["ensemble"] = _ensemble(attempt, validated.document, result["prompts"], state)
     if result["ensemble"] is not None:
         events.append(("published", {"ensemble": result["ensemble"]}))
     promote(attempt, validated.document, result["prompts"])
+    result["mistakes"] = save_mistakes(attempt, mistakes)
     succeed(attempt, result, events)
 
 
