@@ -128,9 +128,9 @@ def things(one_site: Site) -> dict[str, str]:
     """Something of each kind for the names in the paths of the console's routes: see `site_map.places`."""
     key = one_site.key(name="maker")
     with Client(one_site.url, key["key"]) as client:
-        client.packs.create("shelf", {"mood": "sentiment@1"})
-        client.packs.create("shelf", {"mood": "sentiment@2", "tone": "sentiment@1"})
-        client.packs.promote("shelf", 2)
+        client.packs.create("drawer", {"mood": "sentiment@1"})
+        client.packs.create("drawer", {"mood": "sentiment@3", "tone": "sentiment@1"})
+        client.packs.promote("drawer", 2)
         client.tasks.share("sentiment", "fir")
         rows = [{"text": "a joyless mess", "label": "negative"}, {"text": "funny", "label": "positive"}]
         job = client.evaluations.wait(client.evaluations.start(["sentiment@1", "sentiment@3"], rows * 4))
@@ -139,7 +139,8 @@ def things(one_site: Site) -> dict[str, str]:
         ended = client.evaluations.start(["sentiment@1"], rows * 1000)
         client.evaluations.cancel(ended)
         return {
-            "tenant": "default", "task": "sentiment", "pack": "shelf", "ensemble": "sentiment-vote", "key": key["id"], "job": job.id,
+            "tenant": "default", "task": "sentiment", "pack": "drawer", "ensemble": "sentiment-vote",
+            "key": key["id"], "job": job.id,
             "tuning": tuning.id, "file": str(job.result["predictions"]), "ended": ended.id,
         }  # fmt: skip
 

@@ -49,8 +49,8 @@ def places(things: Mapping[str, str]) -> list[Place]:
     """All routes of the console.
 
     Args:
-        things: what stands for each name in braces. A job's page under `/tune` takes `tuning`, and a name is an
-            ensemble's or a pack's.
+        things: what stands for each name in braces. A job's page under `/tune` takes
+            `tuning`, and a name is an ensemble's or a pack's.
     """
 
     def value(route: str, name: str) -> str:

@@ -62,7 +62,8 @@ def hostile(one_site: Site) -> dict[str, str]:
         client.tuning.cancel(tuning)
         client.classify("bad@1", input=HACKS[0])
         return {
-            "tenant": "hostile", "task": "bad", "pack": "desk", "ensemble": "team", "key": owner["id"], "job": job.id,
+            "tenant": "hostile", "task": "bad", "pack": "desk", "ensemble": "team",
+            "key": owner["id"], "job": job.id,
             "tuning": tuning.id, "file": file.id, "secret": owner["key"],
         }  # fmt: skip
 

@@ -14,8 +14,7 @@ MOST_BYTES = 150_000
 # Of the page and of all that it needs, also where the browser has that already.
 BYTES = """performance.getEntriesByType('navigation').concat(performance.getEntriesByType('resource'))
   .reduce((sum, each) => sum + each.decodedBodySize, 0)"""
-SETTLED = """() => document.readyState === 'complete'
-  && !document.querySelector('.htmx-request, [hx-trigger=load]:empty')"""
+SETTLED = "() => document.readyState === 'complete' && !document.querySelector('.htmx-request')"
 # What can be used: seen, not switched off, and not one of several radio buttons, of which Tab reaches one.
 USABLE = """[
   ...document.querySelectorAll('a[href], button, input, select, textarea, summary, [tabindex="0"]')
