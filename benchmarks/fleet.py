@@ -7,8 +7,9 @@ Everything is what serves, but for the device, which is in memory: store, change
 collector, runners of jobs, HTTP. Counted are the statements that reach the database, each with its verb and
 table; timed are the store's calls, as their threads see them. *Idle*: nobody asks. *Busy*: one caller asks
 `--rate` requests a second of 64 tasks, of a tenant with limits. *Bytes*: of a version and of a key that the
-process remembers. *Lock*: what the publish lock lets through where `--writers` processes do what replicas do
-under it each second. PostgreSQL syncs nothing here; a commit on a disk takes a sync more.
+process remembers. *Writes*: how many replicas' seconds of writing the database takes each second, where
+`--writers` processes do nothing else: two transactions under the publish lock, and usage beside each other.
+PostgreSQL syncs nothing here; a commit on a disk takes a sync more.
 Prints JSON.
 """
 
@@ -217,7 +218,7 @@ def bytes_of_keys(server: ApiServer, count: int) -> dict[str, float]:
 
 
 def write_like_a_replica(url: str, folder: str, seconds: float, rows: int, results: Any) -> None:
-    """What a replica does under the lock each second, again and again: rounds that were done."""
+    """What a replica writes each second, again and again: rounds that were done."""
     store, begun, rounds = PromptStore.open(Path(folder), database_url=url), time.perf_counter(), 0
     replica = os.urandom(8).hex()
     while time.perf_counter() - begun < seconds:
@@ -247,7 +248,7 @@ def write_like_a_replica(url: str, folder: str, seconds: float, rows: int, resul
     results.put(rounds)
 
 
-def lock(url: str, folder: Path, writers: int, seconds: float, rows: int) -> dict[str, float]:
+def writes(url: str, folder: Path, writers: int, seconds: float, rows: int) -> dict[str, float]:
     """Replicas' seconds of writing that the database takes each second."""
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
@@ -321,8 +322,8 @@ def main() -> None:
                     "key": bytes_of_keys(server, given.keys),
                 }
             tell(json.dumps(found))
-            found["lock"] = [
-                lock(url, folder / "data", given.writers, given.seconds / 2, rows)
+            found["writes"] = [
+                writes(url, folder / "data", given.writers, given.seconds / 2, rows)
                 for rows in (0, round(given.rate))
             ]
     finally:

@@ -1,6 +1,6 @@
 """The paper's recipe beside the released code's, on the base that ships: the same seeds on two tasks.
 
-    python -m benchmarks.tuning.recipes FOLDER                 about 10 minutes on two quiet cores
+    python -m benchmarks.tuning.recipes FOLDER                 some 25 minutes on two quiet cores
     python -m benchmarks.tuning.recipes FOLDER --steps 20      a try
 
 The recipes differ in Adafactor's t and in the reduction of the loss; no text of these tasks is so long that

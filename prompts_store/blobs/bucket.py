@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from prompts_store.errors import ConflictError, StoreError
 
 if TYPE_CHECKING:
+    import obstore
     from obstore import ObjectMeta
     from obstore.store import ObjectStore
 
@@ -57,10 +58,14 @@ class Bucket:
         with self._translated("write to"):
             obstore.put(self._objects, key, path, chunk_size=PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
 
+    def create(self, key: str, content: bytes) -> bool:
+        """Store an object where none is. False if one with other bytes is there."""
+        with self._translated("write to"):
+            return self._put_if(key, content, "create")
+
     def exchange(self, key: str, content: bytes, instead_of: bytes | None) -> bool:
         """Store an object in place of one with these bytes, or of none. False if something else is there."""
         import obstore
-        from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         with self._translated("write to"):
             mode: obstore.PutMode = "create"
@@ -74,11 +79,19 @@ class Bucket:
                     mode["version"] = found.meta["version"]
             if instead_of is not None and mode == "create":
                 return False
-            try:
-                obstore.put(self._objects, key, content, mode=mode)
-            except (AlreadyExistsError, PreconditionError):
-                # Perhaps by this very call, if its first answer was lost.
+            return self._put_if(key, content, mode)
+
+    def _put_if(self, key: str, content: bytes, mode: obstore.PutMode) -> bool:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        try:
+            obstore.put(self._objects, key, content, mode=mode)
+        except (AlreadyExistsError, PreconditionError):
+            # Perhaps by this very call, if its first answer was lost.
+            with suppress(FileNotFoundError):
                 return bytes(obstore.get(self._objects, key).bytes()) == content
+            return False
         return True
 
     def get(self, key: str) -> bytes | None:

@@ -40,7 +40,8 @@ class Database:
     are as if they were not there. SQLite has no such fence.
 
     `write` takes the *publish lock*: one writer at a time, over all threads and processes of one database.
-        What its holder sees of the blobs is still true when it commits.
+        What its holder sees of the blobs is still true when it commits. What needs no such promise can be
+        written beside others: PostgreSQL then locks its own rows alone, and SQLite has one writer anyway.
     """
 
     def __init__(self, engine: Engine, *, memory: bool) -> None:
@@ -52,6 +53,8 @@ class Database:
         self._readers: AbstractContextManager[object] = self._writers if memory else nullcontext()
         # What a database server says about itself is for the operator, not for callers.
         self._tells = True
+        # Whether a newer Chorus made the tables, so that there may be some that this code does not know.
+        self.newer = False
         self._actor = CHORUS
         self.creation: Creation | None = None
 
@@ -88,7 +91,7 @@ class Database:
             with opening, database.write(EVERY_TENANT) as connection:
                 if not make and is_empty(connection):
                     raise _no_store("it has no tables")
-                _upgrade(connection)
+                database.newer = _upgrade(connection)
         except (TypeError, ValueError) as error:  # the driver's, about an argument after `?`
             engine.dispose()
             raise _bad_url("The database URL cannot be used") from error
@@ -119,20 +122,26 @@ class Database:
                 yield connection
 
     @contextmanager
-    def write(self, tenant: str, patience_seconds: float | None = None) -> Iterator[Connection]:
+    def write(
+        self, tenant: str, patience_seconds: float | None = None, *, alone: bool = True
+    ) -> Iterator[Connection]:
         """Take the publish lock and begin a transaction on a tenant's rows. At the end it commits whole or
         not at all.
 
         Args:
-            patience_seconds: how long to wait for the lock, here and in the database together; by default the
+            patience_seconds: how long to wait for a lock, here and in the database together; by default the
                 database's own patience.
+            alone: False to write beside others, without the publish lock.
 
         Raises:
             StoreError: somebody else held the lock all that time, or the database failed.
         """
         patience = self.patience_seconds if patience_seconds is None else patience_seconds
-        with self._turn(patience) as left_ms, self._translated(), self.engine.connect() as connection:
+        beside = not alone and not self.embedded
+        turn = nullcontext(max(1, round(1000 * patience))) if beside else self._turn(patience)
+        with turn as left_ms, self._translated(), self.engine.connect() as connection:
             options = {sqlite.WRITE_OPTION: left_ms, _ACTOR_OPTION: self._actor}
+            options[postgresql.BESIDE_OPTION] = beside
             options[_CREATION_OPTION] = self.creation
             connection = connection.execution_options(**options, **{postgresql.TENANT_OPTION: tenant})
             with connection.begin():
@@ -184,10 +193,10 @@ class Database:
         self.engine.dispose()
 
 
-def _upgrade(connection: Connection) -> None:
-    """Make or change the tables, unless this login may not."""
+def _upgrade(connection: Connection) -> bool:
+    """Make or change the tables, unless this login may not. Whether they are newer than this code."""
     try:
-        upgrade(connection)
+        newer = upgrade(connection)
     except SQLAlchemyError as error:
         if not postgresql.is_forbidden(getattr(error, "orig", None) or error):
             raise
@@ -200,6 +209,7 @@ def _upgrade(connection: Connection) -> None:
             "This login neither owns the tables nor may be chorus_upkeep, so row-level security would hide "
             "every row from it; run deploy/postgresql/roles.sql on the database and log in as chorus_app."
         )
+    return newer
 
 
 @contextmanager

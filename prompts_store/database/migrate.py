@@ -1,7 +1,14 @@
-"""Bring a database to the tables that this code expects."""
+"""Bring a database to the tables that this code expects.
+
+The newest migration of a database says in its name for which older code its tables still do:
+`0022_serves_0020` is for all whose own newest migration is 0020 or a later one. Such code comes up on them
+and changes nothing.
+"""
 
 from __future__ import annotations
 
+import logging
+import re
 from functools import cache
 from pathlib import Path
 
@@ -13,26 +20,42 @@ from sqlalchemy import Connection
 
 from prompts_store.errors import StoreError
 
+LOG = logging.getLogger("chorus.store")
+
 _FOLDER = Path(__file__).parents[1] / "migrations"
+_SERVES = re.compile(r"[0-9]{4}_serves_([0-9]{4})", re.ASCII)
 
 
-def upgrade(connection: Connection) -> None:
+def upgrade(connection: Connection) -> bool:
     """Run the missing migrations inside the caller's transaction: all of them or none.
 
+    Returns:
+        Whether the tables are newer than this code, and still serve it.
+
     Raises:
-        StoreError: a newer Chorus made the database.
+        StoreError: a newer Chorus made the database, and its tables no longer serve this code.
     """
     current = MigrationContext.configure(connection).get_current_revision()
     if current == _newest():
-        return
+        return False
     config = alembic_config(connection)
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if current is not None and current not in known:
+        if serves(current, str(_newest())):
+            LOG.warning("the tables are those of a newer Chorus (%s), which still serve this one", current)
+            return True
         raise StoreError(
             "The database was made by a newer version of Chorus; upgrade Chorus, or point it at another "
             "data folder."
         )
     command.upgrade(config, "head")
+    return False
+
+
+def serves(tables: str, newest: str) -> bool:
+    """Whether code with this newest migration may work on the tables that a migration unknown to it made."""
+    said = _SERVES.fullmatch(tables)
+    return said is not None and said[1] <= newest[:4] < tables[:4]
 
 
 def is_empty(connection: Connection) -> bool:

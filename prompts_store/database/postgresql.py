@@ -20,6 +20,8 @@ EVERY_TENANT = "*"
 UPKEEP = "chorus_upkeep"
 # `Database` sets this on its connections: whose rows they are about.
 TENANT_OPTION = "prompts_store_tenant"
+# And whether they write without the publish lock.
+BESIDE_OPTION = "prompts_store_beside"
 _LOCK_NOT_AVAILABLE = "55P03"
 _INSUFFICIENT_PRIVILEGE = "42501"
 _DATA_EXCEPTION = "22"
@@ -141,4 +143,5 @@ def _begin(connection: Connection) -> None:
         )
     else:
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {patience_ms}; {whose}")
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({PUBLISH_LOCK})")
+        if not options.get(BESIDE_OPTION):
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({PUBLISH_LOCK})")

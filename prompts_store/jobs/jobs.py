@@ -34,7 +34,7 @@ from prompts_store.pages import (
     newest_rows,
 )
 from prompts_store.records import Page
-from prompts_store.tenants import creations, standing, stored
+from prompts_store.tenants import creations, feed, standing, stored
 from prompts_store.text import shown
 
 MAX_SPEC_BYTES = 262_144
@@ -118,6 +118,7 @@ class Jobs(StoreBase):
                 connection.execute(insert(job_files), rows)
             add_events(connection, row.number, [(STATUS, {"status": "queued"})], now)
             steps.reserve(connection, tenant, row.number, training_steps, now)
+            feed.record(connection, "job_queued", tenant, kind, now=now)
             facts = {"kind": kind, "files": sorted((files or {}).values())}
             chain.append(connection, "job.create", tenant, job_id, now=now, after=facts)
             remember(job_id)
@@ -244,6 +245,7 @@ class Jobs(StoreBase):
                 change_job(connection, row.number, {"paused": False})
                 data = {"status": row.status, "paused": False, "by": by}
                 add_events(connection, row.number, [(STATUS, data)], now)
+                feed.record(connection, "job_queued", tenant, row.kind, now=now)
                 chain.append(connection, "job.resume", tenant, job_id, now=now, after={"paused": False})
                 return job_record(find_job(connection, tenant, job_id))
             if row.status not in ("failed", "cancelled"):
@@ -279,6 +281,7 @@ class Jobs(StoreBase):
             change_job(connection, row.number, values)
             add_events(connection, row.number, [(STATUS, {"status": "queued", "by": by})], now)
             steps.reserve(connection, tenant, row.number, training_steps, now)
+            feed.record(connection, "job_queued", tenant, row.kind, now=now)
             before, after = {"status": row.status}, {"status": "queued"}
             chain.append(connection, "job.resume", tenant, job_id, now=now, before=before, after=after)
             return job_record(find_job(connection, tenant, job_id))

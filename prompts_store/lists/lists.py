@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -22,9 +23,6 @@ from prompts_store.tasks import aliasing
 from prompts_store.tasks.references import check_version, parsed_reference
 from prompts_store.tasks.rows import last_number
 from prompts_store.tenants import feed, standing
-
-AliasStep = Callable[[Connection, int, datetime], AliasMove]
-"""Moves an alias of the list with this key, at this time."""
 
 
 class Lists(StoreBase):
@@ -96,30 +94,23 @@ class Lists(StoreBase):
         expected: int | None = None,
     ) -> AliasMove:
         check_version(number)
-        return self._moved(
-            kind,
-            tenant,
-            name,
-            alias,
-            moved_by,
-            lambda connection, key, now: aliasing.move(
-                connection, kind.family, key, alias, number, expected=expected, moved_by=moved_by, now=now
-            ),
-        )
+        with self._changing_list(kind, tenant, name, alias, moved_by) as (connection, key):
+            return aliasing.move(
+                connection,
+                kind.family,
+                key,
+                alias,
+                number,
+                expected=expected,
+                moved_by=moved_by,
+                now=self._clock(),
+            )
 
     def _remove_alias(
         self, kind: ListKind[V], tenant: str, name: str, alias: str, moved_by: str
     ) -> AliasMove:
-        return self._moved(
-            kind,
-            tenant,
-            name,
-            alias,
-            moved_by,
-            lambda connection, key, now: aliasing.remove(
-                connection, kind.family, key, alias, moved_by=moved_by, now=now
-            ),
-        )
+        with self._changing_list(kind, tenant, name, alias, moved_by) as (connection, key):
+            return aliasing.remove(connection, kind.family, key, alias, moved_by=moved_by, now=self._clock())
 
     def _rolled_back(
         self,
@@ -131,13 +122,8 @@ class Lists(StoreBase):
         version: int | None = None,
         expected: int | None = None,
     ) -> AliasMove:
-        return self._moved(
-            kind,
-            tenant,
-            name,
-            alias,
-            moved_by,
-            lambda connection, key, now: aliasing.rollback(
+        with self._changing_list(kind, tenant, name, alias, moved_by) as (connection, key):
+            return aliasing.rollback(
                 connection,
                 kind.family,
                 key,
@@ -145,17 +131,18 @@ class Lists(StoreBase):
                 version=version,
                 expected=expected,
                 moved_by=moved_by,
-                now=now,
-            ),
-        )
+                now=self._clock(),
+            )
 
-    def _moved(
-        self, kind: ListKind[V], tenant: str, name: str, alias: str, moved_by: str, step: AliasStep
-    ) -> AliasMove:
+    @contextmanager
+    def _changing_list(
+        self, kind: ListKind[V], tenant: str, name: str, alias: str, moved_by: str
+    ) -> Iterator[tuple[Connection, int]]:
+        """A write to one list's aliases, with the list's key."""
         check_owner(tenant, name, moved_by, field=kind.word)
         check_alias(alias)
         with self._database.write(tenant) as connection:
-            return step(connection, find_list(connection, kind, tenant, name).id, self._clock())
+            yield connection, find_list(connection, kind, tenant, name).id
 
     def _history(self, kind: ListKind[V], tenant: str, name: str) -> list[AliasMove]:
         check_owner(tenant, name, field=kind.word)

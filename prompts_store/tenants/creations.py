@@ -17,20 +17,18 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, delete, insert, select
 
 from prompts_store.base import StoreBase
-from prompts_store.database import EVERY_TENANT
 from prompts_store.database.database import creation_of
 from prompts_store.database.tenant_tables import creations
 from prompts_store.errors import InvalidError
 from prompts_store.names import check_name
 from prompts_store.records import Creation
+from prompts_store.tenants.expiring import drop_expired
 
 KEYED = timedelta(hours=24)
 """How long a request with a key is remembered."""
 
 UNKEYED = timedelta(minutes=1)
 """How long one without a key is remembered."""
-
-_DROPPED_AT_ONCE = 1000
 
 
 class MadeBefore(Exception):  # noqa: N818 - nothing is wrong
@@ -68,16 +66,7 @@ class Creations(StoreBase):
 
     def drop_creations(self) -> int:
         """Forget what need not be remembered any longer; answers with how many."""
-        over = select(creations.c.number).where(creations.c.expires_at <= self._clock())
-        dropped = 0
-        while True:
-            with self._database.read(EVERY_TENANT) as connection:
-                found = list(connection.execute(over.limit(_DROPPED_AT_ONCE)).scalars())
-            if not found:
-                return dropped
-            with self._database.write(EVERY_TENANT) as connection:
-                gone = delete(creations).where(creations.c.number.in_(found))
-                dropped += connection.execute(gone).rowcount
+        return drop_expired(self._database, creations, self._clock())
 
 
 def require_new(

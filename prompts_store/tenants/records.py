@@ -44,6 +44,7 @@ ChangeKind = Literal[
     "ensemble_unshared",
     "pack_shared",
     "pack_unshared",
+    "job_queued",
 ]
 """A newer process may write others: whoever does not know one takes it as a change of everything."""
 
@@ -173,7 +174,8 @@ class Change:
     Attributes:
         number: 1, 2, ... without holes, in the order in which changes became visible.
         kind: a `ChangeKind`, or one that this code does not know yet.
-        subject: what of the tenant: nothing, a key's public part, `task`, `task@3` or `task@alias`.
+        subject: what of the tenant: nothing, a key's public part, `task`, `task@3`, `task@alias`, or a
+            job's kind.
     """
 
     number: int

@@ -15,13 +15,13 @@ from prompts_store.database import EVERY_TENANT
 from prompts_store.database.tenant_tables import sessions
 from prompts_store.errors import InvalidError
 from prompts_store.names import check_name
+from prompts_store.tenants.expiring import drop_expired
 from prompts_store.tenants.records import Session
 
 MOST_SESSIONS = 100
 """Of one key, and of all keys from files of one tenant; one more ends the oldest."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_DROPPED_AT_ONCE = 1000
 
 
 class Sessions(StoreBase):
@@ -74,13 +74,4 @@ class Sessions(StoreBase):
 
     def drop_sessions(self) -> int:
         """Forget those whose time is over; answers with how many."""
-        over = select(sessions.c.number).where(sessions.c.expires_at <= self._clock())
-        dropped = 0
-        while True:
-            with self._database.read(EVERY_TENANT) as connection:
-                found = list(connection.execute(over.limit(_DROPPED_AT_ONCE)).scalars())
-            if not found:
-                return dropped
-            with self._database.write(EVERY_TENANT) as connection:
-                gone = delete(sessions).where(sessions.c.number.in_(found))
-                dropped += connection.execute(gone).rowcount
+        return drop_expired(self._database, sessions, self._clock())

@@ -98,9 +98,11 @@ class Backups:
         """Copy the store to a folder or a bucket.
 
         Raises:
-            ConflictError: `other_store`: there is a store, or the backup of another one.
+            ConflictError: `other_store`: there is a store, or the backup of another one. Or the tables are a
+                newer Chorus's.
             StoreError: the disk, the bucket or the database failed. An earlier backup there is still whole.
         """
+        _require_known(self._database)
         with self._scratch() as scratch:
             blobs, contents = _opened(target, scratch)
             self._check_target(target, blobs, contents, scratch)
@@ -126,10 +128,11 @@ class Backups:
         Raises:
             NotFoundError: `no_store`: there is no backup.
             CorruptError: `corrupt_file`: its rows are damaged.
-            ConflictError: `store_not_empty`.
+            ConflictError: `store_not_empty`. Or the tables are a newer Chorus's, here or there.
             StoreError: the disk, the bucket or the database failed. No row was written; restoring again
                 continues.
         """
+        _require_known(self._database)
         with self._scratch() as scratch:
             blobs, contents = _opened(source, scratch)
             if not source.get_file(ROWS_FILE, scratch / "chorus.db"):
@@ -140,6 +143,7 @@ class Backups:
             # It may be an older Chorus's: this copy is migrated.
             database = Database.open(scratch, None, make=False)
             try:
+                _require_known(database)
                 with self._database.read(EVERY_TENANT) as connection:
                     _require_empty(connection)
                 copying = _Copying(blobs, contents, self._blobs, self._contents, self._clock)
@@ -324,6 +328,13 @@ def _copy_rows(source: Connection, target: Connection, tables: Iterable[Table]) 
 def _content_tables() -> list[Table]:
     """All but the id, which each store has for itself."""
     return [table for table in metadata.sorted_tables if table is not store_identity]
+
+
+def _require_known(database: Database) -> None:
+    """Raise ConflictError if there may be tables or columns that this code does not know: it would leave them
+    out."""
+    if database.newer:
+        raise ConflictError("A newer Chorus made the tables: copy the store with that one.")
 
 
 def _kept_tables() -> list[Table]:

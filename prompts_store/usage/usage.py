@@ -14,15 +14,14 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Connection,
-    bindparam,
     delete,
     func,
     insert,
     literal_column,
     select,
     type_coerce,
-    update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 
 from prompts_store.base import StoreBase
 from prompts_store.database import EVERY_TENANT
@@ -62,7 +61,7 @@ class Usage(StoreBase):
 
         Args:
             replica: 16 hexadecimal digits, drawn by whoever counts the rows.
-            patience_seconds: how long to wait for the publish lock.
+            patience_seconds: how long to wait for another who adds to the same hours.
 
         Returns:
             How many rows were new.
@@ -77,7 +76,8 @@ class Usage(StoreBase):
         known = select(usage.c.sequence).where(
             usage.c.replica == replica, usage.c.sequence.between(min(wanted), max(wanted))
         )
-        with self._database.write(EVERY_TENANT, patience_seconds) as connection:
+        # Replicas of a large fleet write this each second: beside each other.
+        with self._database.write(EVERY_TENANT, patience_seconds, alone=False) as connection:
             for sequence in connection.execute(known).scalars():
                 wanted.pop(sequence, None)
             if wanted:
@@ -92,6 +92,8 @@ class Usage(StoreBase):
         *,
         tenant: str | None,
         group_by: Sequence[str] = (),
+        tasks: Sequence[str] | None = None,
+        top: int | None = None,
     ) -> list[UsageSum]:
         """Usage from one moment until another, in whole hours, ordered by time, tenant, key, task, outcome.
 
@@ -100,6 +102,8 @@ class Usage(StoreBase):
             until: the hour that has the moment before it is the last.
             tenant: whose; None for everybody's, which is for operators.
             group_by: of `USAGE_GROUPS`, in any order; nothing gives one sum, of everything.
+            tasks: only what these used, as in `UsageRow`; None for any.
+            top: only so many sums, those with the most work units, largest first.
 
         Raises:
             InvalidError: with the field at fault; `group_by` if there would be more than `MAX_SUMS`.
@@ -120,9 +124,13 @@ class Usage(StoreBase):
         )
         if tenant is not None:
             query = query.where(usage_hours.c.tenant == check_name(tenant, field="tenant"))
+        if tasks is not None:
+            query = query.where(usage_hours.c.task.in_(tasks))
         most = MAX_SUMS * (_MAX_DAYS_OF_A_MONTH if span == "month" else 1)
+        ranked = top is not None and span != "month"  # months are made of days, and ranked after that
         if columns:
-            query = query.group_by(*columns).order_by(*columns).limit(most + 1)
+            order = [sums[-1].desc(), *columns] if ranked else columns
+            query = query.group_by(*columns).order_by(*order).limit(top if ranked else most + 1)
         with self._database.read(EVERY_TENANT if tenant is None else tenant) as connection:
             rows = connection.execute(query).all()
         found = _months(rows) if span == "month" else [_sum_of(row) for row in rows]
@@ -131,7 +139,9 @@ class Usage(StoreBase):
                 f"These groups are more than {MAX_SUMS}: ask for a shorter time, or group by less.",
                 field="group_by",
             )
-        return found
+        if top is not None and not ranked:
+            found.sort(key=lambda each: -each.work_units)
+        return found[:top]
 
     def drop_usage(self) -> int:
         """Drop months that ended longer ago than their tenant's usage is kept. Returns how many rows went.
@@ -202,34 +212,20 @@ def _values(replica: str, row: UsageRow) -> dict[str, Any]:
 
 
 def _roll_up(connection: Connection, rows: Iterable[UsageRow]) -> None:
-    """Add rows to their hours. The caller holds the publish lock, so nobody adds an hour meanwhile."""
+    """Add rows to their hours. Others may do so at the same time, so everybody takes hours in one order."""
     sums: dict[tuple[Any, ...], list[int]] = {}
     for row in rows:
         key = (row.tenant, _hour_of(row.at), row.key, row.task, row.outcome)
         counts = sums.setdefault(key, [0, 0, 0, 0])
         for place, count in enumerate((1, row.tokens_in, row.tokens_out, row.work_units)):
             counts[place] += count
-    there = select(*(usage_hours.c[name] for name in _KEYS)).where(
-        usage_hours.c.tenant.in_({key[0] for key in sums}), usage_hours.c.hour.in_({key[1] for key in sums})
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    added = dialect.insert(usage_hours)
+    more = {name: usage_hours.c[name] + added.excluded[name] for name in _COUNTS}
+    connection.execute(
+        added.on_conflict_do_update(index_elements=_KEYS, set_=more),
+        [dict(zip(_KEYS + _COUNTS, (*key, *sums[key]), strict=True)) for key in sorted(sums)],
     )
-    known = {tuple(row) for row in connection.execute(there)} & sums.keys()
-    if known:
-        these = [usage_hours.c[name] == bindparam(f"its_{name}") for name in _KEYS]
-        more: dict[str, Any] = {
-            name: usage_hours.c[name] + bindparam(f"more_{name}", type_=BigInteger) for name in _COUNTS
-        }
-        connection.execute(
-            update(usage_hours).where(*these).values(more),
-            [
-                {f"its_{name}": value for name, value in zip(_KEYS, key, strict=True)}
-                | {f"more_{name}": count for name, count in zip(_COUNTS, sums[key], strict=True)}
-                for key in known
-            ],
-        )
-    if new := sums.keys() - known:
-        connection.execute(
-            insert(usage_hours), [dict(zip(_KEYS + _COUNTS, (*key, *sums[key]), strict=True)) for key in new]
-        )
 
 
 def _check_groups(group_by: Sequence[str]) -> set[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from chorus_server.api.batch.lines import Endpoint
@@ -25,9 +23,10 @@ from chorus_server.api.schemas.inference import ClassifyBody, GenerateBody
 from chorus_server.api.schemas.openai.chat import ChatBody
 from chorus_server.api.schemas.openai.completions import CompletionsBody
 from chorus_server.api.services import Services
-from chorus_server.jobs.runner import RunnerConfig
+from chorus_server.jobs.runner import RunnerConfig, this_process
 from chorus_server.tuning.document.batch import BatchEndpoint
 from prompts_store.jobs.records import JobKind
+from prompts_store.tenants.records import Change
 
 FOLDER_OF_JOBS = "jobs"
 """Folder of what these jobs have worked off, in the data folder."""
@@ -51,9 +50,30 @@ WORK_OF_KINDS: Mapping[JobKind, JobWork] = {
 }
 
 
-def this_process() -> str:
-    """The name of this process, for people."""
-    return f"{socket.gethostname()[:64]} process {os.getpid()}"
+JOB_LOOK_SECONDS = 5.0
+"""A serving process hears of jobs through the change feed. So it looks by itself for those alone whose lease
+has run out."""
+
+
+class QueuedJobs:
+    """Tells runners what other processes queued: a `Rememberer` that remembers nothing."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def changed(self, changes: Sequence[Change]) -> None:
+        """Look for jobs of the kinds that were queued, and for all of a tenant that may run them again."""
+        if any(change.kind == "tenant_resumed" for change in changes):
+            self._services.wake_jobs()
+        elif kinds := {change.subject for change in changes if change.kind == "job_queued"}:
+            self._services.wake_jobs(kinds)
+
+    def forget(self) -> None:
+        """Anything may have been queued."""
+        self._services.wake_jobs()
+
+    def confirm(self, at: float) -> None:
+        """Nothing else was."""
 
 
 def start_engine_jobs(services: Services, kinds: Mapping[JobKind, JobWork] = WORK_OF_KINDS) -> None:
@@ -64,6 +84,7 @@ def start_engine_jobs(services: Services, kinds: Mapping[JobKind, JobWork] = WOR
         owner=this_process(),
         keep_seconds=86_400 * settings.tuning_keep_days,
         at_once=JOBS_AT_ONCE,
+        look_seconds=JOB_LOOK_SECONDS,
     )
     services.engine_jobs = tuple(EngineJobs(kind, work, services, config) for kind, work in kinds.items())
     for runner in services.engine_jobs:

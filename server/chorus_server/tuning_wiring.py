@@ -12,7 +12,8 @@ import numpy as np
 from chorus_server.api.services import Services, longest_prompt
 from chorus_server.api.version import VERSION
 from chorus_server.engine.thread.engine import Engine
-from chorus_server.jobs_wiring import this_process
+from chorus_server.jobs.runner import this_process
+from chorus_server.jobs_wiring import JOB_LOOK_SECONDS
 from chorus_server.settings import Settings
 from chorus_server.tuning.jobs.attempts.config import ServiceConfig, TuningBase
 from chorus_server.tuning.jobs.worker.service import TuningService
@@ -85,7 +86,11 @@ def serve_tuning(
     service = TuningService(
         services.library.store,
         base,
-        replace(service_config(services.settings), longest_seconds=longest_dispatch(services.settings)),
+        replace(
+            service_config(services.settings),
+            longest_seconds=longest_dispatch(services.settings),
+            look_seconds=JOB_LOOK_SECONDS,
+        ),
         metrics=services.metrics.tuning,
         because=watch.because,
         alive=lambda: engine.dead is None,

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx2
 import pytest
+from click.testing import CliRunner, Result
 
 from chorus import Client
+from chorus.cli import root
 from tests.clients.fake_chorus import FakeChorus, on_loopback
 from tests.server.api.conftest import api, vocabulary
 
 __all__ = ["api", "vocabulary"]
 """A real server for a module: tests use task names of their own."""
+
+Run = Callable[..., Result]
 
 
 @pytest.fixture(autouse=True)
@@ -39,3 +44,25 @@ def url(fake: FakeChorus) -> Iterator[str]:
     """The fake on a real socket."""
     with on_loopback(fake) as served:
         yield served
+
+
+@pytest.fixture
+def run(url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the command against the fake; `lines` go to standard input."""
+    monkeypatch.setenv("CHORUS_URL", url)
+
+    def invoke(*words: str, lines: str | None = None) -> Result:
+        result = CliRunner().invoke(root.chorus, list(words), input=lines)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return invoke
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> str:
+    """The name of a file of training data."""
+    file = tmp_path / "train.tsv"
+    file.write_text("sentence\tlabel\ngood\t1\n")
+    return str(file)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -17,24 +16,9 @@ from click.testing import CliRunner, Result
 from chorus.cli import offered, root, tenants
 from chorus.cli.output import clean, sentence
 from chorus.errors import NotFoundError
+from tests.clients.conftest import Run
 from tests.clients.fake_chorus import FakeChorus, on_loopback, refuse
 from tests.places import ROOT
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs the command against the fake; `lines` go to standard input."""
-    monkeypatch.setenv("CHORUS_URL", url)
-
-    def invoke(*words: str, lines: str | None = None) -> Result:
-        result = CliRunner().invoke(root.chorus, list(words), input=lines)
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
-    return invoke
 
 
 @pytest.fixture
@@ -234,6 +218,30 @@ def test_usage(run: Run) -> None:
     assert parsed(run("usage", "--json"))["usage"][0]["work_units"] == 10
     assert run("usage", "--by", "week").exit_code == 2
     assert run("usage", "--csv", "--json").exit_code == 2
+
+
+def test_usage_of_some_tasks_and_the_largest(run: Run, fake: FakeChorus) -> None:
+    run("usage", "--by", "task", "--task", "a", "--task", "b", "--top", "3")
+    items = [("group_by", "task"), ("task", "a"), ("task", "b"), ("top", "3")]
+    assert fake.seen[-1].url.params.multi_items() == items
+    assert run("usage", "--top", "0").exit_code == 2
+
+
+def test_operations(run: Run) -> None:
+    shown = " ".join(run("operations").stdout.split())
+    for words in (
+        "process host process 7", "slots 24 of 32", "prompt rows 400 of 2,048 hold 20 prompts",
+        "on the device acme/sst2 20, the base model 4, 3 other tasks 8",
+        "last prefill 8 requests of 3 tasks, 19 % padding", "waiting, others 11 of 2 tenants",
+        "memory plan 2 of 8 MiB", "programs 24 in 3.1 s, 20 from the cache", "store works", "acme 30 2100",
+        "job-1 tuning acme", "host process 7 jobs 1 yes",
+        # The first five minutes: the sum of 0 to 29, and of each the worst.
+        "2026-01-01 00:04 435 30 60 200 700 2929 24",
+    ):  # fmt: skip
+        assert words in shown, words
+    short = run("operations", "--minutes", "0").stdout
+    assert "answered" not in short and "slots" in short
+    assert len(parsed(run("operations", "--json"))["hour"]) == 360
 
 
 def test_status(run: Run, fake: FakeChorus) -> None:

@@ -221,6 +221,35 @@ def test_batches_are_listed_shown_and_cancelled(api: ApiServer, tmp_path: Path) 
     assert command(api, "cancel", job).exit_code == 1
 
 
+def test_jobs_of_every_kind_are_looked_after_together(api: ApiServer, tmp_path: Path) -> None:
+    source = tmp_path / "rows.csv"
+    source.write_text("text\ngood film\n")
+    succeeded(api, source, tmp_path / "answered.csv", "--task", "first")
+
+    def jobs(*words: str) -> Result:
+        return CliRunner().invoke(chorus, ["--url", api.url, "jobs", *words])
+
+    job = api.store.list_jobs("default", "batch", status="succeeded").items[0].id
+    listed = jobs("list", "--kind", "batch", "--status", "succeeded")
+    assert job in listed.output and "batch" in listed.output and "1 of 1" in listed.output
+    assert "There are no jobs." in jobs("list", "--kind", "evaluation").output
+    shown = jobs("show", job)
+    assert shown.exit_code == 0 and "batch" in shown.output and "1 of 1" in shown.output
+    followed = jobs("follow", job)
+    assert followed.exit_code == 0 and "1 of 1 rows" in followed.stderr
+    lines = [json.loads(line) for line in jobs("follow", job, "--json").stdout.splitlines()]
+    assert lines[-1]["event"] == "done" and lines[-1]["job"]["kind"] == "batch"
+    for verb in ("cancel", "resume"):
+        refused = jobs(verb, job)
+        assert refused.exit_code == 1 and "job_" in refused.stderr, refused.output
+    failed = api.store.create_job("default", "batch", {"base_fingerprint": "another-base"}).id
+    assert jobs("cancel", failed).output == f"{failed} is cancelled\n"
+    ended = jobs("follow", failed)
+    assert ended.exit_code == 1 and f"chorus: {failed} cancelled" in ended.stderr
+    assert jobs("resume", failed).output == f"{failed} is queued\n"
+    api.store.cancel_job("default", failed)
+
+
 def test_tables_are_read_a_few_rows_at_a_time(tmp_path: Path) -> None:
     source = tmp_path / "rows.csv"
     source.write_text("text\n" + "a\n" * 10)

@@ -11,8 +11,8 @@ import pytest
 from click import UsageError
 from click.testing import CliRunner
 
-from chorus.cli.evaluate import _arguments, _base_of, _subject, name_of
 from chorus.cli.evaluation_chart import evaluation_svg
+from chorus.cli.evaluation_options import arguments_of, base_of, name_of, subject_of
 from chorus.cli.evaluation_tables import EvaluatedFile, across_files, print_across_files, print_evaluation
 from chorus.cli.root import chorus
 from chorus.types import Evaluation
@@ -84,20 +84,20 @@ def test_the_picture_is_well_formed_whatever_the_names() -> None:
 
 
 def test_references_become_subjects() -> None:
-    assert _subject("sst2@3", {}) == {"task": "sst2@3"}
-    assert _subject("ensemble:panel", {}) == {"ensemble": "panel"}
-    assert _subject("pack:acme/desk@2:refund: all/some", {}) == {
+    assert subject_of("sst2@3", {}) == {"task": "sst2@3"}
+    assert subject_of("ensemble:panel", {}) == {"ensemble": "panel"}
+    assert subject_of("pack:acme/desk@2:refund: all/some", {}) == {
         "pack": "acme/desk@2",
         "question": "refund: all/some",
     }
     assert name_of({"pack": "acme/desk@2", "question": "refund"}) == "acme/desk@2:refund"
-    assert _subject("base", {"instruction": "x"}) == {"base": {"instruction": "x"}}
-    assert _subject("majority", {}) == {"majority": True} and name_of({"majority": True}) == "majority"
+    assert subject_of("base", {"instruction": "x"}) == {"base": {"instruction": "x"}}
+    assert subject_of("majority", {}) == {"majority": True} and name_of({"majority": True}) == "majority"
     given = {"instruction": "x", "few_shot": 4}
-    assert _subject("base", given) == {"base": given}, "as it was before base:few-shot"
-    assert _subject("base", given, True) == {"base": {"instruction": "x"}}
-    assert _subject("base:few-shot", given, True) == {"base": given}
-    assert _subject("base:calibrated", given, True) == {"base": {"instruction": "x", "calibrated": True}}
+    assert subject_of("base", given) == {"base": given}, "as it was before base:few-shot"
+    assert subject_of("base", given, True) == {"base": {"instruction": "x"}}
+    assert subject_of("base:few-shot", given, True) == {"base": given}
+    assert subject_of("base:calibrated", given, True) == {"base": {"instruction": "x", "calibrated": True}}
 
 
 def of_seeds(*accuracies: float, first: int = 1, job: str = "job-1") -> Evaluation:
@@ -144,19 +144,19 @@ def test_files_of_one_name_stay_apart_and_each_version_counts_once() -> None:
 def test_a_document_says_what_base_is_asked() -> None:
     base = {"template": "{question}", "normalizer": "t5_punctuation", "calibrated": True}
     document = {"subjects": [{"task": "squad"}, {"base": base}]}
-    found = _base_of(document)
+    found = base_of(document)
     assert found == {"template": "{question}", "normalizer": "t5_punctuation"}
-    assert _subject("base:calibrated", found) == {"base": {**found, "calibrated": True}}
-    assert [_base_of({"subjects": odd}) for odd in (None, 3, [3], [{"base": 3}], [{"task": "a"}])] == [{}] * 5
+    assert subject_of("base:calibrated", found) == {"base": {**found, "calibrated": True}}
+    assert [base_of({"subjects": odd}) for odd in (None, 3, [3], [{"base": 3}], [{"task": "a"}])] == [{}] * 5
 
 
-def test_options_become_arguments() -> None:
+def test_options_becomearguments_of() -> None:
     given = {
         "document": None, "format": "tsv", "labels": ("a", "b"), "metrics": (), "columns": ("text=sentence",),
         "metric_columns": ("group=question",), "target_texts": (), "target": None, "seed": 3,
         "answer_by": None, "examples": None,
     }  # fmt: skip
-    assert _arguments(given) == {
+    assert arguments_of(given) == {
         "labels": ["a", "b"], "columns": {"text": "sentence"}, "seed": 3,
         "document": {"format": "tsv", "metric_columns": {"group": "question"}},
     }  # fmt: skip

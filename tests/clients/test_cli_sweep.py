@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner, Result
 
-from chorus.cli import root
 from chorus.cli.sweep import space_of
 from chorus.cli.sweep_tables import differing, knobs_text, plan_of, spread_text
 from chorus.types import Job
+from tests.clients.conftest import Run
 from tests.clients.fake_chorus import FakeChorus
 from tests.clients.fake_tuning import NOW, happened
-
-Run = Callable[..., Result]
 
 
 def trial(number: int, rate: float, steps: int, mean: float | None, **more: Any) -> dict[str, Any]:
@@ -27,26 +23,6 @@ def trial(number: int, rate: float, steps: int, mean: float | None, **more: Any)
         "trial": number, "recipe": {"learning_rate": rate}, "steps": steps, "metric": metric, "seeds": [],
         "converged_step": None, "converged_seconds": None,
     } | more  # fmt: skip
-
-
-@pytest.fixture
-def run(url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setenv("CHORUS_URL", url)
-
-    def invoke(*words: str) -> Result:
-        result = CliRunner().invoke(root.chorus, list(words))
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
-    return invoke
-
-
-@pytest.fixture
-def train(tmp_path: Path) -> str:
-    file = tmp_path / "train.tsv"
-    file.write_text("text\tlabel\ngood\t1\n")
-    return str(file)
 
 
 def sent(fake: FakeChorus) -> Any:
@@ -109,6 +85,22 @@ def test_options_override_a_documents_sweep_field_by_field(
     result = run("sweep", "--document", str(document), "--count", "9", "--detach", "--json")
     assert result.exit_code == 0, result.output
     assert sent(fake)["sweep"] == sweep | {"count": 9}
+
+
+def test_options_of_a_search_beside_a_documents_trials_are_refused(
+    run: Run, fake: FakeChorus, train: str, tmp_path: Path
+) -> None:
+    document = tmp_path / "job.json"
+    sweep = {"search": "halving", "trials": [{"learning_rate": 0.1}, {"learning_rate": 1}]}
+    document.write_text(json.dumps({"task": "t", "data": {"train": "train.tsv"}, "sweep": sweep}))
+    words = ("sweep", "--document", str(document), "--detach", "--json")
+    for option in (("--space", "learning_rate=3"), ("--named", "table6"), ("--count", "9")):
+        refused = run(*words, *option)
+        assert refused.exit_code == 2, refused.output
+        assert f"leave out {option[0]}" in " ".join(refused.stderr.split())
+    assert fake.seen == []
+    assert run(*words, "--eta", "2").exit_code == 0, "control"
+    assert sent(fake)["sweep"] == sweep | {"eta": 2}
 
 
 def test_the_plan_counts_every_seed_of_every_trial() -> None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
-from chorus.cli import job_following, root
+from chorus.cli import job_following
 from chorus.types import JobEvent
+from tests.clients.conftest import Run
 from tests.clients.fake_chorus import FakeChorus
 from tests.clients.fake_tuning import happened, refuse
 
-Run = Callable[..., Result]
 VERSION = {
     "task": "sst2",
     "version": 2,
@@ -35,26 +33,11 @@ SCRIPT = [
 ]
 
 
-@pytest.fixture
-def run(url: str, monkeypatch: pytest.MonkeyPatch, fake: FakeChorus) -> Run:
-    monkeypatch.setenv("CHORUS_URL", url)
+@pytest.fixture(autouse=True)
+def one_version(fake: FakeChorus) -> None:
+    """What jobs make, if a test says nothing else."""
     fake.tuning.script = SCRIPT
     fake.tuning.result = {"prompts": [VERSION], "ensemble": None}
-
-    def invoke(*words: str) -> Result:
-        result = CliRunner().invoke(root.chorus, list(words))
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
-    return invoke
-
-
-@pytest.fixture
-def train(tmp_path: Path) -> str:
-    file = tmp_path / "train.tsv"
-    file.write_text("sentence\tlabel\ngood\t1\n")
-    return str(file)
 
 
 def job_id(number: int = 0) -> str:

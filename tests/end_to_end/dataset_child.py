@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from chorus_server.cluster.dataset import FileAnswers, answer_files
-from chorus_server.cluster.files import FileSets
+from chorus_server.cluster.files import FileSets, answered_files
 from chorus_server.cluster.questions import RowQuestion
 from chorus_server.settings import load_settings
 
@@ -30,8 +30,9 @@ def with_ray(arguments: dict[str, Any]) -> list[dict[str, Any]]:
 def as_actor(arguments: dict[str, Any]) -> list[dict[str, Any]]:
     settings = load_settings(arguments["settings"], listening=False)
     question = RowQuestion(*(arguments[name] for name in ("endpoint", "body", "input")))
-    todo, _ = FileSets(arguments["source"], arguments["target"]).begin(settings, question)
-    answered = FileAnswers(**arguments, run="killed")(pa.table({"path": todo}))
+    found, target = FileSets(arguments["source"], arguments["target"]).begin(settings, question)
+    todo = sorted(found.keys() - set(answered_files(found, target)))
+    answered = FileAnswers(**arguments, run=0)(pa.table({"path": todo}))
     return [file for table in answered for file in table.to_pylist()]
 
 

@@ -14,11 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from chorus.cli.batch_rows import Question, fields_of
 from chorus.cli.batch_run import Run, follow
+from chorus.cli.job_commands import cancel_command, error_of, list_command, progress_of, tell_event
 from chorus.cli.job_following import DETACHED
-from chorus.cli.output import clean, print_facts, print_json, print_table
+from chorus.cli.output import clean, print_facts, print_json
 from chorus.cli.session import Session, with_session
 from chorus.cli.table_files import check_formats, format_of
-from chorus.cli.tune_jobs import STATUSES
 from chorus.cli.tune_options import json_pairs, pairs
 from chorus.client import Client
 from chorus.saving import require_folder
@@ -94,23 +94,6 @@ def run(
         _carry_out(session, client, Run(source, target, question), resume)
 
 
-@batch.command("list")
-@click.option("--status", type=click.Choice(STATUSES), help="Only batches with this status.")
-@with_session
-def list_(session: Session, status: str | None) -> None:
-    """List batches, newest first."""
-    with session.client() as client:
-        found = client.batches.list(status=status)
-    if session.as_json:
-        print_json({"batches": found})
-        return
-    rows = (
-        (job.id, job.status, job.endpoint, _rows_of(job), job.created_at, job.created_by) for job in found
-    )
-    columns = ("job", "status", "endpoint", "rows", "created", "by")
-    print_table(columns, rows, empty="There are no batches.")
-
-
 @batch.command()
 @click.argument("job")
 @with_session
@@ -126,29 +109,16 @@ def show(session: Session, job: str) -> None:
         "status": found.status,
         "endpoint": found.endpoint,
         "file": found.file,
-        "rows": _rows_of(found),
+        "rows": progress_of(found),
         "failed": found.progress.get("failed"),
         "answers": found.output_file,
         "errors": found.error_file,
         "created": found.created_at,
         "finished": found.finished_at,
     }
-    if found.error is not None:
-        facts["error"] = f"{found.error.get('code')}: {found.error.get('message')}"
+    if (error := error_of(found)) is not None:
+        facts["error"] = error
     print_facts(facts)
-
-
-@batch.command()
-@click.argument("job")
-@with_session
-def cancel(session: Session, job: str) -> None:
-    """Cancel JOB. What it has answered is kept, so that it can be resumed."""
-    with session.client() as client:
-        found = client.batches.cancel(job)
-    if session.as_json:
-        print_json(found)
-    else:
-        click.echo(f"{clean(found.id)} is {clean(found.status)}")
 
 
 def _question(
@@ -207,7 +177,7 @@ def _progress(session: Session) -> Iterator[Any]:
     """Takes the events of a batch."""
     console = Console(stderr=True, highlight=False)
     if session.as_json or not sys.stderr.isatty():
-        yield lambda event: _tell_line(session, event)
+        yield lambda event: tell_event(session, event)
         return
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
@@ -220,14 +190,7 @@ def _progress(session: Session) -> Iterator[Any]:
         yield tell
 
 
-def _tell_line(session: Session, event: JobEvent) -> None:
-    if session.as_json:
-        facts = {"seq": event.seq, "at": event.at.isoformat(), "data": event.data}
-        print_json({"event": event.kind, **facts}, one_line=True)
-    elif event.kind == "rows":
-        click.echo(clean(f"{event.data.get('rows')} of {event.data.get('rows_in_all')} rows"), err=True)
-
-
-def _rows_of(job: BatchJob) -> str | None:
-    rows, in_all = job.progress.get("rows"), job.progress.get("rows_in_all")
-    return None if in_all is None else f"{rows or 0} of {in_all}"
+batch.add_command(
+    list_command(lambda client: client.batches, "batches", "endpoint", lambda job: job.endpoint)
+)
+batch.add_command(cancel_command(lambda client: client.batches))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from chorus.cli import grants
+from chorus.cli.changing import delete_if_sure
 from chorus.cli.inference import priority_option, special_tokens_option
 from chorus.cli.output import clean, print_error, print_facts, print_json, print_table
 from chorus.cli.session import Session, with_session
@@ -73,14 +74,7 @@ def show(session: Session, name: str) -> None:
 @with_session
 def delete(session: Session, name: str, yes: bool) -> None:
     """Delete NAME with all its versions."""
-    if not yes:
-        click.confirm(f"Delete {name}?", abort=True, err=True)
-    with session.client() as client:
-        client.ensembles.delete(name)
-    if session.as_json:
-        print_json({"deleted": name})
-    else:
-        click.echo(f"{name} deleted")
+    delete_if_sure(session, name, yes, lambda client: client.ensembles.delete(name))
 
 
 @ensemble.command()

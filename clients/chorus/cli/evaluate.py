@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -10,23 +10,33 @@ from typing import Any
 import click
 
 from chorus.cli.evaluation_chart import evaluation_svg
+from chorus.cli.evaluation_options import (
+    BASE,
+    CALIBRATED,
+    FEW_SHOT,
+    arguments_of,
+    base_of,
+    name_of,
+    subject_of,
+)
 from chorus.cli.evaluation_tables import EvaluatedFile, across_files, print_across_files, print_evaluation
-from chorus.cli.job_following import DETACHED
-from chorus.cli.output import clean, print_facts, print_json, print_table
+from chorus.cli.job_commands import (
+    cancel_command,
+    error_of,
+    follow_rows,
+    list_command,
+    progress_of,
+    resume_command,
+    tell,
+    tell_ended,
+)
+from chorus.cli.output import clean, print_facts, print_json
 from chorus.cli.session import Session, with_session
 from chorus.cli.start_group import StartGroup
-from chorus.cli.tune_jobs import STATUSES
-from chorus.cli.tune_options import document_of, pairs
 from chorus.client import Client
 from chorus.errors import ApiError
 from chorus.saving import require_folder, write_file
-from chorus.types import Evaluation, EvaluationSummary
-
-ENSEMBLE = "ensemble:"
-PACK = "pack:"
-BASE = "base"
-FEW_SHOT, CALIBRATED = f"{BASE}:few-shot", f"{BASE}:calibrated"
-MAJORITY = "majority"
+from chorus.types import Evaluation
 
 
 @click.group(cls=StartGroup, short_help="Evaluate prompts, ensembles, packs and the base model on a file.")
@@ -118,25 +128,25 @@ def start(
     base = {name: value for name, value in options.items() if value is not None}
     if base and not {BASE, FEW_SHOT, CALIBRATED} & set(names):
         raise click.UsageError("--instruction, --template and --few-shot go with the reference base.")
-    arguments = _arguments(given)
-    base = _base_of(arguments.get("document", {})) | base
+    arguments = arguments_of(given)
+    base = base_of(arguments.get("document", {})) | base
     if (FEW_SHOT in names) > bool(base.get("few_shot")):
         raise click.UsageError(f"{FEW_SHOT} needs --few-shot, the number of rows, and --examples.")
     if also and (chart is not None or predictions is not None):
         raise click.UsageError("--chart and --predictions are of one file: leave out --also.")
-    subjects = [_subject(name, base, FEW_SHOT in names) for name in names]
+    subjects = [subject_of(name, base, FEW_SHOT in names) for name in names]
     with session.client() as client:
         if also:
             jobs = [client.evaluations.start(subjects, each, **arguments) for each in (file, *also)]
             for job in jobs:
-                _tell(session, job) if not follow else click.echo(f"{job.id} started", err=True)
+                tell(session, job) if not follow else click.echo(f"{job.id} started", err=True)
             if follow:
                 ended = [_followed(session, client, job) for job in jobs]
                 _table(session, client, ended, None, (file, *also))
             return
         job = client.evaluations.start(subjects, file, **arguments)
         if not follow:
-            _tell(session, job, f"Follow it: chorus evaluate follow {job.id}")
+            tell(session, job, f"Follow it: chorus evaluate follow {job.id}")
             return
         click.echo(f"{job.id} started", err=True)
         _finish(session, client, job, chart, predictions)
@@ -167,31 +177,6 @@ def table(session: Session, jobs: tuple[str, ...], metric: str | None) -> None:
         _table(session, client, [client.evaluations.get(job) for job in jobs], metric)
 
 
-@evaluate.command("list")
-@click.option("--status", type=click.Choice(STATUSES), help="Only evaluations with this status.")
-@with_session
-def list_(session: Session, status: str | None) -> None:
-    """List evaluations, newest first."""
-    with session.client() as client:
-        found = client.evaluations.list(status=status)
-    if session.as_json:
-        print_json({"evaluations": found})
-        return
-    rows = (
-        (
-            job.id,
-            job.status,
-            [name_of(each) for each in job.subjects],
-            rows_of(job),
-            job.created_at,
-            job.created_by,
-        )
-        for job in found
-    )
-    columns = ("job", "status", "subjects", "rows", "created", "by")
-    print_table(columns, rows, empty="There are no evaluations.")
-
-
 @evaluate.command()
 @click.argument("job")
 @with_session
@@ -206,97 +191,15 @@ def show(session: Session, job: str) -> None:
         "job": found.id,
         "status": found.status,
         "subjects": [name_of(each) for each in found.subjects],
-        "rows": rows_of(found),
+        "rows": progress_of(found),
         "created": found.created_at,
         "finished": found.finished_at,
     }
-    if found.error is not None:
-        facts["error"] = f"{found.error.get('code')}: {found.error.get('message')}"
+    if (error := error_of(found)) is not None:
+        facts["error"] = error
     print_facts(facts)
     if found.succeeded:
         print_evaluation(found)
-
-
-@evaluate.command()
-@click.argument("job")
-@with_session
-def cancel(session: Session, job: str) -> None:
-    """Cancel JOB. What it has done is kept, so that it can be resumed."""
-    with session.client() as client:
-        _tell(session, client.evaluations.cancel(job))
-
-
-@evaluate.command()
-@click.argument("job")
-@with_session
-def resume(session: Session, job: str) -> None:
-    """Queue JOB again after it failed or was cancelled."""
-    with session.client() as client:
-        _tell(session, client.evaluations.resume(job))
-
-
-def name_of(subject: dict[str, Any]) -> str:
-    """What people call a subject."""
-    if "pack" in subject:
-        return f"{subject['pack']}:{subject.get('question')}"
-    return str(subject.get("task") or subject.get("ensemble") or (BASE if BASE in subject else MAJORITY))
-
-
-def rows_of(job: EvaluationSummary) -> str | None:
-    """How far an evaluation is."""
-    rows, in_all = job.progress.get("rows"), job.progress.get("rows_in_all")
-    return None if in_all is None else f"{rows or 0} of {in_all}"
-
-
-def _subject(name: str, base: dict[str, Any], few_shot_apart: bool = False) -> dict[str, Any]:
-    """A subject of the document.
-
-    Args:
-        base: what is asked of the base model.
-        few_shot_apart: whether `base:few-shot` is named too, so that the others are shown no rows.
-    """
-    if name == MAJORITY:
-        return {MAJORITY: True}
-    if name in (BASE, CALIBRATED, FEW_SHOT):
-        given = dict(base)
-        if few_shot_apart and name != FEW_SHOT:
-            given.pop("few_shot", None)
-        return {BASE: given | ({"calibrated": True} if name == CALIBRATED else {})}
-    if name.startswith(ENSEMBLE):
-        return {"ensemble": name.removeprefix(ENSEMBLE)}
-    if name.startswith(PACK):
-        pack, _, question = name.removeprefix(PACK).partition(":")
-        if not question:
-            raise click.UsageError(f"{name} names no question of the pack: pack:NAME:QUESTION")
-        return {"pack": pack, "question": question}
-    return {"task": name}
-
-
-def _base_of(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What a document asks of the base model; the references say whether it is calibrated."""
-    subjects = document.get("subjects")
-    for each in subjects if isinstance(subjects, list) else ():
-        if isinstance(each, dict) and isinstance(each.get(BASE), dict):
-            return {name: value for name, value in each[BASE].items() if name != "calibrated"}
-    return {}
-
-
-def _arguments(given: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of `client.evaluations.start` that were given."""
-    path = given.pop("document")
-    document = document_of(path) if path is not None else {}
-    if (format_ := given.pop("format")) is not None:
-        document["format"] = format_
-    if metric_columns := pairs(given.pop("metric_columns"), "--metric-column"):
-        document["metric_columns"] = metric_columns
-    found: dict[str, Any] = {
-        "labels": list(given.pop("labels")),
-        "metrics": list(given.pop("metrics")),
-        "columns": pairs(given.pop("columns"), "--column"),
-        "target_texts": pairs(given.pop("target_texts"), "--target-text"),
-        "document": document,
-    }
-    return {name: value for name, value in {**found, **given}.items() if value not in (None, [], {})}
 
 
 def _finish(
@@ -316,29 +219,10 @@ def _finish(
 
 def _followed(session: Session, client: Client, job: Evaluation) -> Evaluation:
     """Wait for the end, and tell how far it is. Exits with 1 if it failed or was cancelled."""
-    try:
-        with client.evaluations.events(job) as events:
-            for event in events:
-                if session.as_json:
-                    facts = {"seq": event.seq, "at": event.at.isoformat(), "data": event.data}
-                    print_json({"event": event.kind, **facts}, one_line=True)
-                elif event.kind == "rows":
-                    told = f"{event.data.get('rows')} of {event.data.get('rows_in_all')} rows"
-                    click.echo(clean(told), err=True)
-                elif event.kind == "warning":
-                    click.echo(clean(f"warning: {event.data.get('message')}"), err=True)
-    except KeyboardInterrupt:
-        click.echo(f"\n{job.id} goes on by itself: chorus evaluate follow {job.id}", err=True)
-        raise SystemExit(DETACHED) from None
+    again = f"{job.id} goes on by itself: chorus evaluate follow {job.id}"
+    follow_rows(session, client.evaluations.events(job), again)
     ended = client.evaluations.get(job)
-    if session.as_json:
-        print_json({"event": "done", "job": ended}, one_line=True)
-    elif not ended.succeeded:
-        error = ended.error or {}
-        why = f"{error.get('code', '')}: {error.get('message', '')}" if error else ""
-        click.echo(" ".join(clean(f"chorus: {ended.id} {ended.status} {why}").split()), err=True)
-    if not ended.succeeded:
-        raise SystemExit(1)
+    tell_ended(session, ended)
     return ended
 
 
@@ -373,10 +257,13 @@ def _file(client: Client, id: str, path: str | None) -> EvaluatedFile:
     return EvaluatedFile(found.sha256, found.name, path or f"{found.name} ({id})")
 
 
-def _tell(session: Session, job: Evaluation, advice: str = "") -> None:
-    if session.as_json:
-        print_json(job)
-        return
-    click.echo(f"{clean(job.id)} is {clean(job.status)}")
-    if advice:
-        click.echo(advice, err=True)
+evaluate.add_command(
+    list_command(
+        lambda client: client.evaluations,
+        "evaluations",
+        "subjects",
+        lambda job: [name_of(each) for each in job.subjects],
+    )
+)
+evaluate.add_command(cancel_command(lambda client: client.evaluations))
+evaluate.add_command(resume_command(lambda client: client.evaluations))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from chorus.cli.changing import delete_if_sure
 from chorus.cli.output import clean, print_facts, print_json, print_table
 from chorus.cli.session import Session, with_session
 from chorus.types import DataFile
@@ -71,14 +72,7 @@ def show(session: Session, file: str) -> None:
 @with_session
 def delete(session: Session, file: str, yes: bool) -> None:
     """Delete FILE, by its id, unless an unfinished job needs it."""
-    if not yes:
-        click.confirm(f"Delete {file}?", abort=True, err=True)
-    with session.client() as client:
-        client.files.delete(file)
-    if session.as_json:
-        print_json({"deleted": file})
-    else:
-        click.echo(f"{file} deleted")
+    delete_if_sure(session, file, yes, lambda client: client.files.delete(file))
 
 
 def size_of(file: DataFile) -> str:

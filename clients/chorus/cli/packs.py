@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from chorus.cli import grants
-from chorus.cli.output import clean, print_facts, print_json, print_table
+from chorus.cli.changing import delete_if_sure, tell_move
+from chorus.cli.output import print_facts, print_json, print_table
 from chorus.cli.session import Session, with_session
-from chorus.types import AliasMove, Pack
+from chorus.types import Pack
 
 
 @click.group()
@@ -124,7 +125,7 @@ def show(session: Session, name: str) -> None:
 def promote(session: Session, name: str, version: int, alias: str) -> None:
     """Point an alias of NAME at VERSION."""
     with session.client() as client:
-        _tell(session, name, client.packs.promote(name, version, alias))
+        tell_move(session, name, client.packs.promote(name, version, alias))
 
 
 @packs.command()
@@ -134,7 +135,7 @@ def promote(session: Session, name: str, version: int, alias: str) -> None:
 def rollback(session: Session, name: str, alias: str) -> None:
     """Point an alias of NAME back to the version before its last move."""
     with session.client() as client:
-        _tell(session, name, client.packs.rollback(name, alias))
+        tell_move(session, name, client.packs.rollback(name, alias))
 
 
 @packs.command("remove-alias")
@@ -157,22 +158,7 @@ def remove_alias(session: Session, name: str, alias: str) -> None:
 @with_session
 def delete(session: Session, name: str, yes: bool) -> None:
     """Delete NAME with all its versions."""
-    if not yes:
-        click.confirm(f"Delete {name}?", abort=True, err=True)
-    with session.client() as client:
-        client.packs.delete(name)
-    if session.as_json:
-        print_json({"deleted": name})
-    else:
-        click.echo(f"{name} deleted")
-
-
-def _tell(session: Session, name: str, move: AliasMove) -> None:
-    if session.as_json:
-        print_json(move)
-        return
-    before = "was new" if move.previous is None else f"was {move.previous}"
-    click.echo(f"{name}@{clean(move.alias)} is now version {move.version} ({before})")
+    delete_if_sure(session, name, yes, lambda client: client.packs.delete(name))
 
 
 for command in grants.commands("packs", "NAME", "the pack NAME with its versions"):

@@ -14,7 +14,7 @@ from chorus.cli.session import Session, with_session
 from chorus.cli.spaces import knob_values
 from chorus.cli.start_group import StartGroup
 from chorus.cli.sweep_tables import print_trials
-from chorus.cli.tune_options import job_options, pairs
+from chorus.cli.tune_options import document_of, job_options, pairs
 from chorus.cli.tune_start import begin
 from chorus.errors import InvalidArgumentError
 from chorus.types import JobEvent
@@ -77,6 +77,7 @@ def start(
     if spaces:
         searched["space"] = space_of(spaces)
     if searched:
+        _check_trials(document, searched)
         given["sweep"] = searched
     elif document is None:
         raise click.UsageError("Say what varies: give --space or --named.")
@@ -99,6 +100,17 @@ def show(session: Session, job: str) -> None:
         click.echo(f"{found.id} has no trials: it has neither seeds nor a sweep.")
     else:
         click.echo(f"{found.id} is {found.status}, and has no trials yet.")
+
+
+def _check_trials(document: Path | None, searched: dict[str, Any]) -> None:
+    """Raise UsageError if the document has the trials, so that options of a search would do nothing."""
+    written = document_of(document).get("sweep") if document is not None else None
+    ignored = [f"--{name}" for name in ("space", "named", "count") if name in searched]
+    if ignored and isinstance(written, dict) and written.get("trials"):
+        raise click.UsageError(
+            f"The sweep of {document} has its own trials, so nothing is searched for: leave out "
+            f"{' and '.join(ignored)}, or take its trials out."
+        )
 
 
 def _told(events: Iterable[JobEvent]) -> list[dict[str, Any]]:

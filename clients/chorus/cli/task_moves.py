@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import click
 
-from chorus.cli.output import clean, print_json, print_table
+from chorus.cli.changing import delete_if_sure, tell_move
+from chorus.cli.output import print_json, print_table
 from chorus.cli.session import Session, with_session
-from chorus.types import AliasMove
-
-
-def _tell(session: Session, task: str, move: AliasMove) -> None:
-    if session.as_json:
-        print_json(move)
-        return
-    before = "was new" if move.previous is None else f"was {move.previous}"
-    click.echo(f"{task}@{clean(move.alias)} is now version {move.version} ({before})")
+from chorus.client import Client
 
 
 @click.command()
@@ -25,7 +18,7 @@ def _tell(session: Session, task: str, move: AliasMove) -> None:
 def promote(session: Session, task: str, version: int, alias: str) -> None:
     """Point an alias of TASK at VERSION."""
     with session.client() as client:
-        _tell(session, task, client.tasks.promote(task, version, alias))
+        tell_move(session, task, client.tasks.promote(task, version, alias))
 
 
 @click.command()
@@ -35,7 +28,7 @@ def promote(session: Session, task: str, version: int, alias: str) -> None:
 def rollback(session: Session, task: str, alias: str) -> None:
     """Point an alias of TASK back to the version before its last move."""
     with session.client() as client:
-        _tell(session, task, client.tasks.rollback(task, alias))
+        tell_move(session, task, client.tasks.rollback(task, alias))
 
 
 @click.command()
@@ -66,14 +59,11 @@ def aliases(session: Session, task: str, remove: str | None) -> None:
 def delete(session: Session, task: str, version: int | None, yes: bool) -> None:
     """Delete TASK with all its versions, or one version."""
     what = task if version is None else f"{task}@{version}"
-    if not yes:
-        click.confirm(f"Delete {what}?", abort=True, err=True)
-    with session.client() as client:
+
+    def remove(client: Client) -> None:
         if version is None:
             client.tasks.delete(task)
         else:
             client.tasks.delete_version(task, version)
-    if session.as_json:
-        print_json({"deleted": what})
-    else:
-        click.echo(f"{what} deleted")
+
+    delete_if_sure(session, what, yes, remove)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import click
 
 from chorus.cli.evaluation_tables import print_confusion
+from chorus.cli.job_commands import error_of, list_command, progress_of
 from chorus.cli.job_following import follow_to_end
 from chorus.cli.output import clean, print_facts, print_json, print_table
 from chorus.cli.session import Session, with_session
-from chorus.types import Job, JobSummary
-
-STATUSES = ("queued", "preparing", "running", "succeeded", "failed", "cancelled")
+from chorus.types import Job
 
 
 @click.command()
@@ -25,18 +24,7 @@ def follow(session: Session, job: str) -> None:
         follow_to_end(session, client, client.tuning.get(job))
 
 
-@click.command("list")
-@click.option("--status", type=click.Choice(STATUSES), help="Only jobs with this status.")
-@with_session
-def list_(session: Session, status: str | None) -> None:
-    """List jobs, newest first."""
-    with session.client() as client:
-        found = client.tuning.list(status=status)
-    if session.as_json:
-        print_json({"jobs": found})
-        return
-    rows = ((job.id, job.status, job.tasks, step_of(job), job.created_at, job.created_by) for job in found)
-    print_table(("job", "status", "tasks", "step", "created", "by"), rows, empty="There are no jobs.")
+list_ = list_command(lambda client: client.tuning, "jobs", "tasks", lambda job: job.tasks, progress="step")
 
 
 @click.command()
@@ -49,14 +37,13 @@ def show(session: Session, job: str) -> None:
     if session.as_json:
         print_json(found)
         return
-    error = found.error
     asked = ", cancel requested" if found.cancel_requested and not found.over else ""
     asked += ", paused" if found.paused else ""
     facts: dict[str, object] = {
         "job": found.id,
         "status": f"{found.status}{asked}",
         "tasks": found.tasks,
-        "step": step_of(found),
+        "step": progress_of(found),
         "created": found.created_at,
         "started": found.started_at,
         "finished": found.finished_at,
@@ -69,8 +56,8 @@ def show(session: Session, job: str) -> None:
     }
     if found.result.get("mistakes"):
         facts["mistakes"] = found.result["mistakes"]
-    if error is not None:
-        facts["error"] = f"{error.get('code')}: {error.get('message')}"
+    if (error := error_of(found)) is not None:
+        facts["error"] = error
     print_facts(facts)
 
 
@@ -137,9 +124,3 @@ def _tell(session: Session, job: Job) -> None:
         print_json(job)
     else:
         click.echo(f"{clean(job.id)} is {clean(job.status)}{', paused' if job.paused else ''}")
-
-
-def step_of(job: JobSummary) -> str | None:
-    """How far a job is."""
-    step, steps = job.progress.get("step"), job.progress.get("steps")
-    return None if step is None else f"{step} of {steps}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from chorus.errors import InvalidArgumentError
 from chorus.methods import Method
 from chorus.routes import references
+from chorus.routes.moves import query_of_version
 from chorus.routes.paging import PAGE, every
 from chorus.routes.tasks import get_page
 from chorus.types import Ensemble, EnsemblePage
@@ -63,11 +64,7 @@ def list_all(*, prefix: str | None = None) -> Steps[list[Ensemble]]:
 def get(name: str) -> Call[Ensemble]:
     """One ensemble: `name`, `name@3` or `name@alias`."""
     named = references.parse(name, "ensemble")
-    query = named.query
-    if named.suffix is not None:
-        kind = "version" if named.suffix.isdigit() else "alias"
-        query += ((kind, named.suffix),)
-    return Call(get_page(_path(named), query), model_of(Ensemble))
+    return Call(get_page(_path(named), query_of_version(named)), model_of(Ensemble))
 
 
 def delete(name: str) -> Call[None]:

@@ -8,8 +8,9 @@ from typing import Any
 from chorus.errors import InvalidArgumentError
 from chorus.methods import Method
 from chorus.routes import references
+from chorus.routes.moves import alias_promoted, alias_removed, alias_rolled_back, query_of_version
 from chorus.routes.paging import PAGE, every
-from chorus.routes.tasks import get_page, moved_from
+from chorus.routes.tasks import get_page
 from chorus.types import AliasMove, Pack, PackPage
 from chorus.wire import Call, Request, Steps, encode_json, model_of, nothing, query_of
 
@@ -67,11 +68,7 @@ def list_packs(*, prefix: str | None = None) -> Steps[list[Pack]]:
 def get_pack(name: str) -> Call[Pack]:
     """One pack: `name`, `name@3` or `name@alias`."""
     named = references.parse(name, "pack")
-    query = named.query
-    if named.suffix is not None:
-        kind = "version" if named.suffix.isdigit() else "alias"
-        query += ((kind, named.suffix),)
-    return Call(get_page(_path(named), query), model_of(Pack))
+    return Call(get_page(_path(named), query_of_version(named)), model_of(Pack))
 
 
 def delete_pack(name: str) -> Call[None]:
@@ -95,16 +92,13 @@ def promote_pack(
         ConflictError: `alias_moved`: it names another version than `expected`.
     """
     named = references.parse_whole(name, "pack")
-    path = _path(named, "aliases", references.segment(alias, "alias"))
-    body = {"version": references.version_number(version)} | moved_from(expected)
-    return Call(Request("PUT", path, named.query, body=encode_json(body)), model_of(AliasMove))
+    return alias_promoted(_path(named), named, version, alias, expected)
 
 
 def remove_pack_alias(name: str, alias: str) -> Call[None]:
     """Remove an alias of a pack. The version that it named stays."""
     named = references.parse_whole(name, "pack")
-    path = _path(named, "aliases", references.segment(alias, "alias"))
-    return Call(Request("DELETE", path, named.query), nothing)
+    return alias_removed(_path(named), named, alias)
 
 
 def rollback_pack(
@@ -123,8 +117,7 @@ def rollback_pack(
             `expected`, or would go to another than `version`.
     """
     named = references.parse_whole(name, "pack")
-    body = encode_json({"alias": alias} | moved_from(expected, version))
-    return Call(Request("POST", _path(named, "rollback"), named.query, body=body), model_of(AliasMove))
+    return alias_rolled_back(_path(named), named, alias, version, expected)
 
 
 class PackMethods:

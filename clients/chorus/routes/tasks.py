@@ -5,9 +5,10 @@ from __future__ import annotations
 from chorus.errors import InvalidArgumentError, NotFoundError
 from chorus.methods import Method
 from chorus.routes import references
+from chorus.routes.moves import alias_promoted, alias_removed, alias_rolled_back
 from chorus.routes.paging import PAGE, every
 from chorus.types import Aliases, AliasMove, Neighbors, Task, TaskPage
-from chorus.wire import Call, Request, Steps, encode_json, model_of, nothing, query_of
+from chorus.wire import Call, Request, Steps, model_of, nothing, query_of
 
 
 def task_path(named: references.Named, *rest: str) -> str:
@@ -96,22 +97,13 @@ def promote(
         ConflictError: `alias_moved`: it names another version than `expected`.
     """
     named = references.parse_whole(task)
-    path = task_path(named, "aliases", references.segment(alias, "alias"))
-    body = {"version": references.version_number(version)} | moved_from(expected)
-    return Call(Request("PUT", path, named.query, body=encode_json(body)), model_of(AliasMove))
-
-
-def moved_from(expected: int | None, version: int | None = None) -> dict[str, int]:
-    """What a move is to be refused for, as fields of its body."""
-    given = {"expected": expected, "version": version}
-    return {name: value for name, value in given.items() if value is not None}
+    return alias_promoted(task_path(named), named, version, alias, expected)
 
 
 def remove_alias(task: str, alias: str) -> Call[None]:
     """Remove an alias. The version that it named stays."""
     named = references.parse_whole(task)
-    path = task_path(named, "aliases", references.segment(alias, "alias"))
-    return Call(Request("DELETE", path, named.query), nothing)
+    return alias_removed(task_path(named), named, alias)
 
 
 def rollback(
@@ -130,9 +122,7 @@ def rollback(
             `expected`, or would go to another than `version`.
     """
     named = references.parse_whole(task)
-    body = encode_json({"alias": alias} | moved_from(expected, version))
-    request = Request("POST", task_path(named, "rollback"), named.query, body=body)
-    return Call(request, model_of(AliasMove))
+    return alias_rolled_back(task_path(named), named, alias, version, expected)
 
 
 def neighbors(task: str, version: int | str | None = None, *, top_k: int | None = None) -> Steps[Neighbors]:

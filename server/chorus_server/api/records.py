@@ -67,6 +67,18 @@ def calibration_json(task: str, version: int, made: Calibration) -> dict[str, An
     }
 
 
+def state_json(job: Job) -> dict[str, Any]:
+    """When a job of any kind began and ended, and how far it is: a part of its answer."""
+    return {
+        "created_at": job.created_at,
+        "created_by": job.created_by,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "error": job.error,
+        "progress": job.progress,
+    }
+
+
 def calibration_job_json(job: Job) -> dict[str, Any]:
     """A job that calibrates a version."""
     return {
@@ -75,12 +87,7 @@ def calibration_job_json(job: Job) -> dict[str, Any]:
         "version": job.spec["version"],
         "status": job.status,
         "spec": job.spec["document"],
-        "created_at": job.created_at,
-        "created_by": job.created_by,
-        "started_at": job.started_at,
-        "finished_at": job.finished_at,
-        "error": job.error,
-        "progress": job.progress,
+        **state_json(job),
         "result": job.result,
         "cancel_requested": job.cancel_requested,
         "attempt": job.attempt,

@@ -75,6 +75,10 @@ class ChangeReader:
         self._last: int | None = None
         self._reading = asyncio.Lock()
 
+    def tell(self, rememberer: Rememberer) -> None:
+        """Tell one more, from the next reading on."""
+        self._rememberers = (*self._rememberers, rememberer)
+
     async def follow(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         """Read again and again, until cancelled."""
         while True:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,9 +11,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from chorus_server.cluster.files import SOURCE, AnsweredFile, FileSets, attempted, bucket_of, fetch
+from chorus_server.cluster.files import (
+    SOURCE,
+    AnsweredFile,
+    FileSets,
+    answered_files,
+    attempted,
+    bucket_of,
+    fetch,
+)
 from chorus_server.cluster.questions import ROW_CODES, DatasetEndpoint, RowQuestion
 from chorus_server.cluster.rows import RowAnswers
+from chorus_server.cluster.runs import check_newest, only_run
 from chorus_server.errors import (
     ChorusError,
     ConflictError,
@@ -39,11 +47,11 @@ class FileAnswers:
 
     Args:
         source, target: URLs of folders or buckets.
-        run: the same in all processes of a run.
+        run: the number of the run.
         question: for `RowAnswers`, by name.
     """
 
-    def __init__(self, source: str, target: str, run: str, **question: Any) -> None:
+    def __init__(self, source: str, target: str, run: int, **question: Any) -> None:
         settings = load_settings(question.get("settings"), listening=False)
         self._source = bucket_of(settings, source, "source")
         self._target = bucket_of(settings, target, "target")
@@ -55,8 +63,10 @@ class FileAnswers:
 
         Raises:
             QuotaExceededError, StoreError: as `RowAnswers`, or source or target do not answer.
+            ConflictError: another run has the target now.
         """
         for path in batch["path"].to_pylist():
+            check_newest(self._target, self._run)
             with tempfile.TemporaryDirectory(prefix="chorus-dataset-") as folder:
                 yield pa.Table.from_pylist([self._answer_file(path, Path(folder))], _SUMMARY)
 
@@ -67,6 +77,7 @@ class FileAnswers:
                 version = fetch(self._source, path, before)
                 rows, failed = self._rewrite(before, after, version)
                 self._check_version(path, version)
+                check_newest(self._target, self._run)
                 self._target.put_file(path, after)
                 self._check_version(path, version)  # if it is another by now, the next run sees that too
         except (QuotaExceededError, NotReadyError, EngineDeadError):
@@ -128,7 +139,8 @@ def answer_files(
 
     A file appears whole or not at all. Those that are there already, and answer their source as it is now,
     are skipped: after a crash, the same call does the files that were under way, and the rest. A file that
-    cannot be read, or has an error that is not of one row, has it in the result, and others go on.
+    cannot be read, or has an error that is not of one row, has it in the result, and others go on. One run at
+    a time writes into a target.
 
     Args:
         source, target: `s3://BUCKET/PREFIX`, `gs://`, `az://` or `file:///FOLDER`. Buckets are reached with
@@ -139,31 +151,39 @@ def answer_files(
 
     Raises:
         InvalidInputError: an argument is not valid; names the field. Or the target has other answers.
+        ConflictError: another run writes into the target.
         StoreError: the source or the target does not answer.
         ray.exceptions.RayError: an actor failed for good; what was answered stays.
     """
+    question = RowQuestion(endpoint, body, input)
+    found, bucket = FileSets(source, target).begin(load_settings(settings, listening=False), question)
+    with only_run(bucket) as run:
+        done = answered_files(found, bucket)
+        todo = sorted(found.keys() - set(done))
+        LOG.info("%d files to answer, %d are answered already", len(todo), len(done))
+        of_files = {"source": source, "target": target, "run": run.number, "settings": settings}
+        files = [AnsweredFile(path, skipped=True) for path in done]
+        for row in _rows_of_files(todo, {**of_files, **question.document()}, actors, of_actors):
+            run.check()
+            files.append(AnsweredFile(**row))
+    return sorted(files, key=lambda file: file.path)
+
+
+def _rows_of_files(
+    todo: list[str], of_files: Mapping[str, Any], actors: int, of_actors: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """What Ray's actors say of each file."""
     import ray
     from ray.data import ActorPoolStrategy
 
-    question = RowQuestion(endpoint, body, input)
-    todo, done = FileSets(source, target).begin(load_settings(settings, listening=False), question)
-    LOG.info("%d files to answer, %d are answered already", len(todo), len(done))
-    skipped = [AnsweredFile(path, skipped=True) for path in done]
     if not todo:
-        return skipped
+        return
     paths = ray.data.from_items([{"path": path} for path in todo], override_num_blocks=len(todo))
-    answered = paths.map_batches(
+    yield from paths.map_batches(
         FileAnswers,
-        fn_constructor_kwargs={
-            "source": source,
-            "target": target,
-            "run": secrets.token_hex(6),
-            "settings": settings,
-            **question.document(),
-        },
+        fn_constructor_kwargs=dict(of_files),
         batch_format="pyarrow",
         batch_size=1,
         compute=ActorPoolStrategy(size=min(actors, len(todo)), max_tasks_in_flight_per_actor=1),
         **of_actors,
-    )
-    return sorted([AnsweredFile(**row) for row in answered.iter_rows()] + skipped, key=lambda file: file.path)
+    ).iter_rows()

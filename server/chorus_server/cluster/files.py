@@ -90,11 +90,8 @@ class FileSets:
         if source.startswith(target) or target.startswith(source):
             raise InvalidInputError("It must be neither the source, nor in it or around it.", field="target")
 
-    def begin(self, settings: Settings, question: RowQuestion) -> tuple[list[str], list[str]]:
-        """The paths of the files that are to be answered, and of those that are answered.
-
-        An answered file appears whole or not at all, and says which version of its source it answers. If that
-        is the one that is there, it is complete.
+    def begin(self, settings: Settings, question: RowQuestion) -> tuple[dict[str, str], Bucket]:
+        """The paths of the source's files, each with its version; and the target, for this question.
 
         Raises:
             InvalidInputError: there are no files, or the target has answers to another question.
@@ -105,11 +102,22 @@ class FileSets:
             raise InvalidInputError(f"There is no file *{_SUFFIX} in it.", field="source")
         target = bucket_of(settings, self.target, "target")
         _keep_question(target, {"source": self.source, **question.document()})
-        there = sorted(found.keys() & _files(target).keys())
-        with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as threads:
-            answered = zip(there, threads.map(partial(_answered_version, target), there), strict=True)
-            done = [path for path, version in answered if version == found[path]]
-        return sorted(found.keys() - set(done)), done
+        return found, target
+
+
+def answered_files(found: Mapping[str, str], target: Bucket) -> list[str]:
+    """Which files of a source have their answers in the target.
+
+    Such a file appears whole or not at all, and says which version of its source it answers. If that is the
+    one that is there, it is complete.
+
+    Args:
+        found: paths and versions, as `FileSets.begin` finds them.
+    """
+    there = sorted(found.keys() & _files(target).keys())
+    with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as threads:
+        versions = zip(there, threads.map(partial(_answered_version, target), there), strict=True)
+        return [path for path, version in versions if version == found[path]]
 
 
 def fetch(bucket: Bucket, path: str, to: Path) -> str:
@@ -129,12 +137,12 @@ def fetch(bucket: Bucket, path: str, to: Path) -> str:
 
 
 @contextmanager
-def attempted(target: Bucket, path: str, run: str) -> Iterator[None]:
+def attempted(target: Bucket, path: str, run: int) -> Iterator[None]:
     """Keep in the target that a file is under way. If that ends its process, Ray begins it again in another
     one, and would do so for ever.
 
     Args:
-        run: which run it is; another one begins to count anew.
+        run: its number; another one begins to count anew.
 
     Raises:
         InvalidInputError: `MOST_ATTEMPTS` processes of this run have ended at it.
@@ -179,7 +187,7 @@ def _answered_version(target: Bucket, path: str) -> str | None:
 
 def _keep_question(target: Bucket, question: Mapping[str, Any]) -> None:
     content = json.dumps(question, sort_keys=True, indent=1).encode()
-    if target.exchange(QUESTION, content, None) or target.get(QUESTION) == content:
+    if target.create(QUESTION, content):
         return
     raise InvalidInputError(
         f"It has answers of another source or to another question, as {QUESTION} there says: choose another.",

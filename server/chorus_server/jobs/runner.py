@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -15,7 +17,7 @@ from chorus_server.jobs.endings import AttemptEnding
 from chorus_server.jobs.leased import LeasedJob
 from chorus_server.jobs.leftovers import remove_leftovers
 from prompts_store.errors import StoreError
-from prompts_store.jobs.records import MATRIX_DTYPE, JobKind
+from prompts_store.jobs.records import MATRIX_DTYPE, Job, JobKind
 from prompts_store.store import PromptStore
 
 logger = logging.getLogger(__name__)
@@ -23,6 +25,11 @@ logger = logging.getLogger(__name__)
 _BEATS_A_LEASE = 3.0
 _SWEEP_SECONDS = 3600.0
 _TELL_SECONDS = 30.0
+
+
+def this_process() -> str:
+    """The name of this process, for people."""
+    return f"{socket.gethostname()[:64]} process {os.getpid()}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +40,8 @@ class RunnerConfig:
         folder: of what attempts leave for later ones, with one folder for each job.
         owner: name of whoever claims jobs, for people.
         lease_seconds: after this long without a renewal, another process may take the job.
-        poll_seconds: time between two looks for new jobs, or for a cancellation.
+        poll_seconds: time between two looks of a running job for a cancellation.
+        look_seconds: time between two looks for new jobs, where nobody calls `wake`.
         keep_seconds: how long what a failed or cancelled job left is kept for a resumption.
         patience_seconds: how long to retry a store that does not answer before giving up the job.
         at_once: most jobs that run side by side; of a tenant it is one.
@@ -43,6 +51,7 @@ class RunnerConfig:
     owner: str
     lease_seconds: float = 30.0
     poll_seconds: float = 1.0
+    look_seconds: float = 1.0
     keep_seconds: float = 14 * 86_400.0
     patience_seconds: float = 300.0
     at_once: int = 1
@@ -97,9 +106,19 @@ class JobRunner(ABC):
         self._look.set()
 
     @property
+    def kind(self) -> JobKind:
+        """The jobs that it takes."""
+        return self._kind
+
+    @property
     def running(self) -> tuple[str, ...]:
         """Ids of the jobs that are running."""
-        return tuple(held.job.id for held in tuple(self._running.values()))
+        return tuple(job.id for job in self.jobs)
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """The jobs that are running, as they were when they were taken."""
+        return tuple(held.job for held in tuple(self._running.values()))
 
     def begin_to_stop(self) -> None:
         """Have the running jobs end soon, and take no other. Returns at once."""
@@ -136,7 +155,7 @@ class JobRunner(ABC):
             self._unharmed(self._sweep)
             self._look.clear()
             if len(self._running) >= self._config.at_once or not self._unharmed(self._take):
-                self._look.wait(self._config.poll_seconds)
+                self._look.wait(self._config.look_seconds)
 
     def _unharmed(self, part: Callable[[], bool | None]) -> bool:
         """The result of `part`. If it raises, that is logged, and the runner goes on to the next job."""

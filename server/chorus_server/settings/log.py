@@ -44,6 +44,3 @@ class LogSettings(SettingsGroup):
         le=1,
         description="Share of requests that are recorded; a caller that sends `traceparent` decides itself.",
     )
-    metrics_task_series: int = Field(
-        200, ge=0, description="Tasks with metric series of their own; later ones are counted as `other`."
-    )

@@ -17,6 +17,7 @@ REMOVED: Mapping[str, str] = {
     "tokens, allow",
     "max_queued_per_tenant": "the queue is bounded by max_queued_requests alone",
     "max_text_characters": "an input has at most a million characters",
+    "metrics_task_series": "two hundred tasks have metric series of their own",
     "metrics_tenant_series": "fifty tenants have metric series of their own",
     "prefill_token_budget": "a prefill step is as large as batch_rows and input_lengths allow",
     "protect_decode_rounds": "a quiet tenant decodes four rounds after a busy one's full prefill step",

@@ -22,17 +22,16 @@ from starlette.exceptions import HTTPException
 
 from chorus import AsyncClient
 from chorus.cli.job_view import JobView
-from chorus.types import AuditRow, Job
+from chorus.types import AuditRow, Job, Tick
 from chorus_console import data, limits_form, rows
 from chorus_console.door import own_path
 from chorus_console.templates_of import fields_of, filled
 from chorus_console.trials import trials_of
-from chorus_console.views import tuning
+from chorus_console.views import operations, tuning
 from chorus_console.views.interpreting import cosine, drawn, likeness, moves, read_rows
-from chorus_console.views.operations import Samples
 from chorus_console.views.tenants import checked
 from prompts_store.tenants.limits import KeyLimits, TenantLimits
-from tests.clients.fake_chorus import FakeChorus
+from tests.clients.fake_chorus import FakeChorus, tick
 from tests.clients.fake_tuning import happened
 
 
@@ -173,17 +172,21 @@ def test_rows_move_between_prompts_of_one_width_only() -> None:
         moves(here, [array.array("f", [1, 2, 3])])
 
 
-def test_quantiles_are_read_from_a_histogram() -> None:
-    text = (
-        '# HELP x\nchorus_request_seconds_bucket{kind="score",le="0.1"} 5\n'
-        'chorus_request_seconds_bucket{kind="score",le="+Inf"} 10\n'
-        'chorus_tenant_requests_total{tenant="a\\"b",outcome="ok"} 3\n'
-    )
-    found = Samples(text)
-    assert found.quantile("chorus_request_seconds", 0.5, kind="score") == 0.1
-    assert found.quantile("chorus_request_seconds", 0.95) == math.inf
-    assert found.quantile("chorus_request_seconds", 0.5, kind="generate") is None
-    assert found.most("chorus_tenant_requests_total", "tenant") == [('a"b', 3.0)]
+def test_an_hour_is_drawn_in_few_points() -> None:
+    """The sums of what is drawn are those of the ticks, and a whole hour is a small part of a page."""
+    hour = [Tick.model_validate(tick(number)) for number in range(360)]
+    drawn = {curve["title"]: curve for curve in operations.curves(hour)}
+    requests = drawn["Requests a minute"]
+    assert requests["x"][0] == -59.3 and requests["x"][-1] == 0 and len(requests["x"]) == 90
+    answered = requests["lines"][0]["values"]
+    assert sum(answered) * 40 / 60 == pytest.approx(sum(range(360)), rel=0.01)
+    assert drawn["Work units that wait"]["lines"][0]["values"][-1] == 3260
+    assert drawn["Latency in ms"]["lines"][1]["values"][0] == 700
+    assert len(json.dumps(list(drawn.values()))) < 10_000
+    few = operations.curves(hour[:2])
+    assert [curve["x"] for curve in few] == [[-0.2, 0]] * len(few)
+    assert few[1]["lines"][0]["values"] == [None, 200]
+    assert operations.curves([]) == []
 
 
 @pytest.mark.parametrize(

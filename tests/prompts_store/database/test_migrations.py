@@ -11,15 +11,18 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, Table, column, insert, inspect, null, select, text
 
 from prompts_store import PromptStore
-from prompts_store.database import EVERY_TENANT, Database, tables
-from prompts_store.database.migrate import alembic_config
-from prompts_store.errors import ConflictError, LeaseLostError
+from prompts_store.blobs import BlobAddress
+from prompts_store.database import EVERY_TENANT, Database, migrate, tables
+from prompts_store.database.migrate import alembic_config, serves
+from prompts_store.errors import ConflictError, LeaseLostError, StoreError
 from prompts_store.jobs.records import ACTIVE, OVER, Lease
 from prompts_store.records import EnsembleMember
 from prompts_store.testing import FakeClock, example_file, example_prompt
+from tests.newer_store import NEWEST, with_migration
 from tests.older_store import older_store
 from tests.postgres_server import PostgresServer
 
@@ -287,6 +290,70 @@ def test_the_migrations_go_back_too(tmp_path: Path, url: str | None) -> None:
             names = set(inspect(connection).get_table_names())
             assert not NEW & names and (left is None or left in names)
         assert names == {"alembic_version"}
+
+
+def test_older_code_comes_up_on_tables_that_still_serve_it(
+    tmp_path: Path, url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer Chorus added a table and a column."""
+    with monkeypatch.context() as patch:
+        patch.setattr(migrate, "_FOLDER", with_migration(tmp_path / "newer", f"9999_serves_{NEWEST}"))
+        migrate._newest.cache_clear()
+        with closing(PromptStore.open(tmp_path, database_url=url)) as newer:
+            newer.publish("acme", "sst2", *example_prompt(1))
+            assert not newer._database.newer
+    migrate._newest.cache_clear()
+    with closing(PromptStore.open(tmp_path, database_url=url)) as store:
+        assert store.publish("acme", "sst2", *example_prompt(2)).version.number == 2
+        assert store._database.newer and store.check().clean
+        with pytest.raises(ConflictError, match="newer Chorus"):
+            store.backup(BlobAddress(f"file://{tmp_path}/backup"))
+        with store._database.read(EVERY_TENANT) as connection:
+            assert "of_later" in inspect(connection).get_table_names()
+
+
+@pytest.mark.parametrize("revision", [f"9999_serves_{int(NEWEST) + 1:04}", "9999", f"9999_serves_{NEWEST}x"])
+def test_control_older_code_refuses_tables_that_do_not_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, revision: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(migrate, "_FOLDER", with_migration(tmp_path / "newer", revision))
+        migrate._newest.cache_clear()
+        PromptStore.open(tmp_path).close()
+    migrate._newest.cache_clear()
+    with pytest.raises(StoreError, match="newer version of Chorus"):
+        PromptStore.open(tmp_path)
+
+
+def test_which_code_a_migration_serves() -> None:
+    assert serves("0022_serves_0020", "0020") and serves("0022_serves_0020", "0021_serves_0019")
+    assert not serves("0022_serves_0020", "0019")
+    assert not serves("0022_serves_0020", "0022")  # another 0022: who knows
+    assert not serves("0022_serves_0020", "0023_serves_0019")
+
+
+def in_order(revisions: list[str]) -> bool:
+    """Whether each migration after 0019 says for whom its tables still do, never for older code than the one
+    before."""
+    oldest = "0000"
+    for revision in revisions:
+        if revision > "0019~":
+            said = migrate._SERVES.fullmatch(revision)
+            if said is None or not oldest <= said[1] <= revision[:4]:
+                return False
+            oldest = said[1]
+    return True
+
+
+def test_each_migration_says_whom_it_serves() -> None:
+    scripts = ScriptDirectory.from_config(alembic_config(None)).walk_revisions()
+    assert in_order([script.revision for script in scripts][::-1])
+
+
+@pytest.mark.parametrize("bad", ["0020", "0020_serves_0021", "0021_serves_0019"])
+def test_control_a_migration_that_does_not_say_it_is_noticed(bad: str) -> None:
+    assert in_order(["0019", "0020_serves_0020", "0021_serves_0020"])
+    assert not in_order(["0019", "0020_serves_0020", bad])
 
 
 def _checks(connection: Connection, table: str) -> set[Any]:

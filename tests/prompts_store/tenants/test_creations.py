@@ -18,7 +18,7 @@ from prompts_store.database import EVERY_TENANT
 from prompts_store.database.tenant_tables import creations as table
 from prompts_store.errors import InvalidError, LimitError
 from prompts_store.records import Creation
-from prompts_store.tenants import creations
+from prompts_store.tenants import expiring
 from prompts_store.tenants.creations import KEYED, UNKEYED, MadeBefore
 from prompts_store.tenants.limits import StoredAmounts, TenantLimits
 from prompts_store.testing import FakeClock, example_file, example_prompt
@@ -186,7 +186,7 @@ def test_of_what_was_refused_nothing_is_remembered(store: PromptStore) -> None:
 def test_what_is_over_is_forgotten_some_at_a_time(
     store: PromptStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(creations, "_DROPPED_AT_ONCE", 2)
+    monkeypatch.setattr(expiring, "_AT_ONCE", 2)
     for number in range(5):
         made(store, keyed(str(number)))
         made(store, unkeyed("sender", str(number)))

@@ -1,18 +1,23 @@
 """Rows are counted once, whatever is written again, and hours, days and months add up to them."""
 
+import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from prompts_store import PromptStore
+from prompts_store.database import EVERY_TENANT
 from prompts_store.errors import InvalidError, StoreError
 from prompts_store.months import month_of
 from prompts_store.tenants.records import Retention
 from prompts_store.testing import FakeClock
 from prompts_store.usage import usage as usage_module
 from prompts_store.usage.records import USAGE_GROUPS, UsageRow, UsageSum
+from tests.postgres_server import PostgresServer
 from tests.prompts_store.usage.usage_rows import BEGIN, REPLICA, added, in_tables, random_rows, row
 
 END = BEGIN + timedelta(days=400)
@@ -55,6 +60,21 @@ def test_rows_add_up_in_every_group(store: PromptStore) -> None:
             counts = [(s.items, s.tokens_in, s.tokens_out, s.work_units) for s in found]
             assert dict(zip(keys, counts, strict=True)) == by_hand(rows, groups), groups
             assert keys == sorted(keys), "in order"
+
+
+def test_the_largest_sums_and_those_of_some_tasks(store: PromptStore) -> None:
+    """The control is all of them, which the tests above compare with the rows."""
+    store.record_usage(REPLICA, random_rows(2, 300))
+    for groups in ((), ("task",), ("tenant", "task", "key"), ("task", "day"), ("month", "task")):
+        every = store.usage(BEGIN, END, tenant=None, group_by=groups)
+        wanted = sorted(every, key=lambda each: -each.work_units)
+        for top in (1, 3, 1000):
+            assert store.usage(BEGIN, END, tenant=None, group_by=groups, top=top) == wanted[:top], groups
+    by_task = {each.task: each for each in store.usage(BEGIN, END, tenant="acme", group_by=["task"])}
+    for tasks in (["acme/sst2"], ["acme/trec", "acme/sst2", "nobody/knows"], []):
+        found = store.usage(BEGIN, END, tenant="acme", group_by=["task"], tasks=tasks)
+        assert found == [by_task[name] for name in sorted(tasks) if name in by_task]
+    assert store.usage(BEGIN, END, tenant="other", tasks=["acme/trec"], top=5)[0].items > 0
 
 
 def test_a_row_written_again_counts_once(store: PromptStore) -> None:
@@ -183,3 +203,43 @@ def test_a_deleted_tenants_usage_goes_with_the_rest(store: PromptStore, clock: F
     assert store.purge_tenants().usage == len(mine)
     others = added([each for each in rows if each.tenant != "acme"])[()]
     assert in_tables(store) == (others, others)
+
+
+@pytest.fixture
+def replicas(tmp_path: Path, postgres_server: PostgresServer) -> Iterator[list[PromptStore]]:
+    """Two processes' stores on one PostgreSQL."""
+    url = postgres_server.emptied()
+    made = [PromptStore.open(tmp_path / str(number), database_url=url) for number in range(2)]
+    yield made
+    for store in made:
+        store.close()
+
+
+def test_replicas_add_usage_without_the_publish_lock(replicas: list[PromptStore]) -> None:
+    one, other = replicas
+    with one._database.write(EVERY_TENANT):
+        assert other.record_usage(REPLICA, random_rows(4, 50), patience_seconds=0.05) == 50
+        with pytest.raises(StoreError, match="locked"):  # control
+            other.check_writable(0.05)
+
+
+def test_replicas_that_add_to_the_same_hours_at_once_lose_nothing(replicas: list[PromptStore]) -> None:
+    """Each in its own order."""
+    together, failed = threading.Barrier(4), list[StoreError]()
+    rows = [random_rows(seed, 120, timedelta(hours=3)) for seed in range(4)]
+
+    def add(number: int) -> None:
+        together.wait()
+        for at in range(0, 120, 10):
+            try:
+                replicas[number % 2].record_usage(f"{number:016x}", rows[number][at : at + 10])
+            except StoreError as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=add, args=(number,)) for number in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    everybodys = added([each for some in rows for each in some])[()]
+    assert not failed and in_tables(replicas[0]) == (everybodys, everybodys)

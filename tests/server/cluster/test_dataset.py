@@ -13,12 +13,14 @@ import pytest
 
 from chorus_server.cluster import rows
 from chorus_server.cluster.dataset import FileAnswers
-from chorus_server.cluster.files import MOST_ATTEMPTS, FileSets, attempted, bucket_of
+from chorus_server.cluster.files import MOST_ATTEMPTS, FileSets, answered_files, attempted, bucket_of
 from chorus_server.cluster.questions import RowQuestion
+from chorus_server.errors import ConflictError
 from chorus_server.settings import Settings
 from prompts_store.errors import StoreError
 from tests.server.api.api_harness import ApiServer
 
+RUN = 1
 QUESTION = {"endpoint": "/v1/generate", "body": {"task": "sentiment"}, "input": "text"}
 
 
@@ -39,7 +41,7 @@ def answer(beside: ApiServer, sets: FileSets) -> Callable[..., list[dict[str, An
 
     def answer(*paths: str) -> list[dict[str, Any]]:
         actor = FileAnswers(
-            sets.source, sets.target, "a run", settings={"data_dir": beside.settings.data_dir}, **QUESTION
+            sets.source, sets.target, RUN, settings={"data_dir": beside.settings.data_dir}, **QUESTION
         )
         return [row for table in actor(pa.table({"path": paths})) for row in table.to_pylist()]
 
@@ -48,7 +50,8 @@ def answer(beside: ApiServer, sets: FileSets) -> Callable[..., list[dict[str, An
 
 def left(sets: FileSets) -> list[str]:
     """What is not answered."""
-    return sets.begin(Settings(), RowQuestion(**QUESTION))[0]  # type: ignore[arg-type]
+    found, target = sets.begin(Settings(), RowQuestion(**QUESTION))  # type: ignore[arg-type]
+    return sorted(found.keys() - set(answered_files(found, target)))
 
 
 def put(source: Path, name: str, texts: list[str] = ["good film"]) -> None:  # noqa: B006
@@ -83,7 +86,7 @@ def test_a_file_that_ended_its_processes_is_reported_and_others_go_on(
     put(source, "a.parquet")
     put(source, "b.parquet")
     target = bucket_of(Settings(), sets.target, "target")
-    ended = [attempted(target, "a.parquet", "a run") for _ in range(MOST_ATTEMPTS)]
+    ended = [attempted(target, "a.parquet", RUN) for _ in range(MOST_ATTEMPTS)]
     for each in ended:
         each.__enter__()
     poison, good = answer("a.parquet", "b.parquet")
@@ -182,3 +185,23 @@ def rewritten_while(source: Path) -> Callable[..., str]:
                     (source / key).write_bytes(b"n" * ((8 << 20) + 1))
 
     return lambda bucket, path, to: fetch(Rewritten(bucket._objects, "in"), path, to)
+
+
+def test_an_actor_of_a_run_that_lost_the_target_writes_nothing(
+    source: Path, sets: FileSets, answer: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(source, "a.parquet")
+    put(source, "b.parquet")
+    target = bucket_of(Settings(), sets.target, "target")
+    honest: Any = rows.answer_lines
+
+    async def taken_meanwhile(*arguments: Any) -> Any:
+        target.put(f"_runs/{RUN + 1}.json", b"")
+        return await honest(*arguments)
+
+    monkeypatch.setattr(rows, "answer_lines", taken_meanwhile)
+    (found,) = answer("a.parquet")
+    assert "Another run" in found["error"]
+    with pytest.raises(ConflictError):
+        answer("b.parquet")
+    assert left(sets) == ["a.parquet", "b.parquet"]

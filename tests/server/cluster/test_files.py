@@ -10,7 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from chorus_server.cluster.files import MOST_ATTEMPTS, QUESTION, SOURCE, FileSets, attempted, bucket_of
+from chorus_server.cluster.files import (
+    MOST_ATTEMPTS,
+    QUESTION,
+    SOURCE,
+    FileSets,
+    answered_files,
+    attempted,
+    bucket_of,
+)
 from chorus_server.cluster.questions import RowQuestion
 from chorus_server.errors import InvalidInputError
 from chorus_server.settings import Settings
@@ -27,7 +35,10 @@ def sets(tmp_path: Path) -> FileSets:
 
 
 def begin(sets: FileSets, question: RowQuestion = ASKED, **settings: Any) -> tuple[list[str], list[str]]:
-    return sets.begin(Settings(**settings), question)
+    """What is to be answered, and what is."""
+    found, target = sets.begin(Settings(**settings), question)
+    done = answered_files(found, target)
+    return sorted(found.keys() - set(done)), done
 
 
 def answer(sets: FileSets, name: str, rows: int = 1) -> None:
@@ -64,16 +75,16 @@ def test_a_file_that_ends_its_processes_is_given_up(sets: FileSets, tmp_path: Pa
     """One that ends in order is not counted."""
     target, path = bucket_of(Settings(), sets.target, "target"), "a/c.parquet"
     for _ in range(MOST_ATTEMPTS + 1):
-        with attempted(target, path, "orderly"):
+        with attempted(target, path, 1):
             pass
-    killed = [attempted(target, path, "one") for _ in range(MOST_ATTEMPTS)]
+    killed = [attempted(target, path, 2) for _ in range(MOST_ATTEMPTS)]
     for each in killed:
         each.__enter__()  # and the process is gone
-    with attempted(target, "b.parquet", "one"):
+    with attempted(target, "b.parquet", 2):
         pass
-    with pytest.raises(InvalidInputError, match=f"{MOST_ATTEMPTS} processes"), attempted(target, path, "one"):
+    with pytest.raises(InvalidInputError, match=f"{MOST_ATTEMPTS} processes"), attempted(target, path, 2):
         pass
-    again = [attempted(target, path, run) for run in ("one", "two", "two")]  # begins anew
+    again = [attempted(target, path, run) for run in (2, 3, 3)]  # begins anew
     for each in again:
         each.__enter__()
     assert not [name for name, _ in target.versions() if not name.startswith("_")]

@@ -40,7 +40,7 @@ async def table(visit: Visit) -> Response:
                      prefix=prefix, label=label),
     }  # fmt: skip
     if query.get("more") == "1":
-        lives, used = await asyncio.gather(_lives(visit, page.tasks), _used(visit))
+        lives, used = await asyncio.gather(_lives(visit, page.tasks), _used(visit, page.tasks))
         return await visit.show("task_rows.html", lives=lives, used=used, **values)
     return await visit.show("tasks.html", lives={}, used=None, **values)
 
@@ -75,13 +75,25 @@ async def _lives(
     return {task.task: each for task, each in zip(tasks, found, strict=True)}
 
 
-async def _used(visit: Visit) -> dict[str, int] | None:
-    """Requests' items of the last day by task; None where the key may not ask."""
+async def _used(visit: Visit, tasks: Sequence[Task]) -> dict[str, tuple[int, float]] | None:
+    """Of each task the items of the last day, and how many a minute there were in this hour and the one
+    before; None where the key may not ask."""
+    now, names = datetime.now(UTC), [each.task for each in tasks]
+    begin = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
+    names = [each.task for each in tasks]
     try:
-        report = await visit.client.usage(since=datetime.now(UTC) - timedelta(days=1), group_by=["task"])
+        report = await visit.client.usage(
+            since=now - timedelta(days=1), group_by=["task", "hour"], task=names
+        )
     except ApiError:
         return None
-    return {each.task: each.items for each in report.usage if each.task is not None}
+    found = dict.fromkeys(names, (0, 0.0))
+    for each in report.usage:
+        if each.task is not None and each.start is not None:
+            items, rate = found[each.task]
+            late = each.items if each.start >= begin else 0
+            found[each.task] = (items + each.items, rate + late * 60 / (now - begin).total_seconds())
+    return found
 
 
 async def one(visit: Visit) -> Response:

@@ -49,13 +49,12 @@ async def table(visit: Visit) -> Response:
 async def usage(visit: Visit) -> Response:
     """What was used, by day and by task."""
     tenant, since = tenant_of(visit), datetime.now(UTC).date() - timedelta(days=_DAYS - 1)
-    days, tasks = await asyncio.gather(
+    days, top = await asyncio.gather(
         visit.client.usage(since=since.isoformat(), group_by=["day"], tenant=tenant),
-        visit.client.usage(since=since.isoformat(), group_by=["task"], tenant=tenant),
+        visit.client.usage(since=since.isoformat(), group_by=["task"], tenant=tenant, top=_PAGE),
     )
-    top = sorted(tasks.usage, key=lambda each: -each.work_units)[:_PAGE]
     return await visit.show(
-        "usage.html", days=days.usage, tasks=top, tenant=tenant, since=since.isoformat(), length=_DAYS,
+        "usage.html", days=days.usage, tasks=top.usage, tenant=tenant, since=since.isoformat(), length=_DAYS,
         same=same("GET", "/v1/usage", f"report = client.usage(since={since.isoformat()!r}, group_by=['day'])",
                   "chorus", "usage", "--from", since.isoformat(), "--by", "day",
                   **{"from": since.isoformat(), "group_by": "day", "tenant": tenant}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from chorus_server.api.records import state_json
 from prompts_store.jobs.records import Job
 
 
@@ -13,12 +14,7 @@ def evaluation_summary(job: Job) -> dict[str, Any]:
         "id": job.id,
         "status": job.status,
         "subjects": list(job.spec.get("subjects", ())),
-        "created_at": job.created_at,
-        "created_by": job.created_by,
-        "started_at": job.started_at,
-        "finished_at": job.finished_at,
-        "error": job.error,
-        "progress": job.progress,
+        **state_json(job),
         "cancel_requested": job.cancel_requested,
         "attempt": job.attempt,
     }

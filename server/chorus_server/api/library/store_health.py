@@ -57,9 +57,10 @@ class StoreHealth:
             await sleep(LOOK_SECONDS)
 
     async def look(self) -> None:
-        """Check whether the store can be read and changed, on its own threads."""
-        readable, writable = await asyncio.gather(self._reads.answered(), self._writes.answered())
-        self.note_read(readable)
+        """Check whether the store can be read and changed, on its own threads. What can be changed can be
+        read."""
+        writable = await self._writes.answered()
+        self.note_read(writable or await self._reads.answered())
         self._unwritable_since = None if writable else self._since(self._unwritable_since)
 
     def note_read(self, answered: bool) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import Field
 
 from chorus_server.api.schemas.common import AnswerModel
+from chorus_server.api.schemas.jobs import JobState
 from chorus_server.tuning.document.calibration import CalibrationDocument
-from prompts_store.jobs.records import JobStatus
 
 
 class ReliabilityBin(AnswerModel):
@@ -74,22 +74,11 @@ class CalibrationPage(AnswerModel):
     next_cursor: str | None
 
 
-class CalibrationJobAnswer(AnswerModel):
+class CalibrationJobAnswer(JobState):
     """A job that calibrates a version."""
 
-    id: str
     task: str
     version: int
-    status: JobStatus
     spec: CalibrationDocument = Field(description="The document, with the labels filled in.")
-    created_at: datetime
-    created_by: str
-    started_at: datetime | None
-    finished_at: datetime | None
-    error: dict[str, Any] | None = Field(
-        description="Why it failed: `code`, `message` and sometimes `field`."
-    )
     progress: dict[str, Any] = Field(description="`rows` of `rows_in_all`.")
     result: dict[str, Any] = Field(description="`calibration`, its number, once it has succeeded.")
-    cancel_requested: bool
-    attempt: int = Field(description="How many times a process started to run it.")

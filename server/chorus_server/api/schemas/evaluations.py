@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from pydantic import Field
 
 from chorus_server.api.schemas.common import AnswerModel
+from chorus_server.api.schemas.jobs import JobState
 from chorus_server.tuning.document.evaluation import EvaluationDocument, EvaluationSubject
-from prompts_store.jobs.records import JobStatus
 
 
-class EvaluationSummary(AnswerModel):
+class EvaluationSummary(JobState):
     """An evaluation in a list."""
 
-    id: str
-    status: JobStatus
     subjects: list[EvaluationSubject]
-    created_at: datetime
-    created_by: str
-    started_at: datetime | None
-    finished_at: datetime | None
-    error: dict[str, Any] | None = Field(
-        description="Why it failed: `code`, `message` and sometimes `field`."
-    )
     progress: dict[str, Any] = Field(description="`rows` of `rows_in_all` are done.")
-    cancel_requested: bool
-    attempt: int = Field(description="How many times a process started to run it.")
 
 
 class EvaluationAnswer(EvaluationSummary):

@@ -11,11 +11,10 @@ from chorus_server.api.schemas.common import AnswerModel
 from prompts_store.jobs.records import JobKind, JobStatus
 
 
-class AnyJobSummary(AnswerModel):
-    """A job of any kind in a list."""
+class JobState(AnswerModel):
+    """What is told of a job of every kind."""
 
     id: str
-    kind: JobKind
     status: JobStatus
     created_at: datetime
     created_by: str
@@ -26,8 +25,14 @@ class AnyJobSummary(AnswerModel):
     )
     progress: dict[str, Any] = Field(description="How far it is, in its kind's own terms.")
     cancel_requested: bool
-    paused: bool = Field(description="Whether a tuning job waits until somebody resumes it.")
     attempt: int = Field(description="How many times a process started to run it.")
+
+
+class AnyJobSummary(JobState):
+    """A job of any kind in a list."""
+
+    kind: JobKind
+    paused: bool = Field(description="Whether a tuning job waits until somebody resumes it.")
 
 
 class AnyJobAnswer(AnyJobSummary):

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import Field
 
 from chorus_server.api.schemas.common import AnswerModel
+from chorus_server.api.schemas.jobs import JobState
 from chorus_server.tuning.document.job import JobDocument
-from prompts_store.jobs.records import JobStatus
 
 
 class FileAnswer(AnswerModel):
@@ -30,23 +30,12 @@ class FilePage(AnswerModel):
     next_cursor: str | None
 
 
-class JobSummary(AnswerModel):
+class JobSummary(JobState):
     """A tuning job in a list."""
 
-    id: str
-    status: JobStatus
     tasks: list[str]
-    created_at: datetime
-    created_by: str
-    started_at: datetime | None
-    finished_at: datetime | None
-    error: dict[str, Any] | None = Field(
-        description="Why it failed: `code`, `message` and sometimes `field`."
-    )
     progress: dict[str, Any] = Field(description="Progress from its last `step` event.")
-    cancel_requested: bool
     paused: bool = Field(description="Whether it waits until it is resumed.")
-    attempt: int = Field(description="How many times a process started to run it.")
 
 
 class JobAnswer(JobSummary):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from chorus_server.api.records import state_json
 from chorus_server.tuning.document.earlier_names import (
     renamed_facts,
     renamed_progress,
@@ -35,11 +36,7 @@ def summary_json(job: Job) -> dict[str, Any]:
         "id": job.id,
         "status": job.status,
         "tasks": tasks_of(job),
-        "created_at": job.created_at,
-        "created_by": job.created_by,
-        "started_at": job.started_at,
-        "finished_at": job.finished_at,
-        "error": job.error,
+        **state_json(job),
         "progress": renamed_progress(job.progress),
         "cancel_requested": job.cancel_requested,
         "paused": job.paused,

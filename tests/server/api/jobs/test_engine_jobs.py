@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from chorus_server.errors import ChorusError, DeadlineExceededError
 from chorus_server.jobs_wiring import start_engine_jobs
 from chorus_server.model.vocabulary import Vocabulary
 from prompts_store.errors import StoreError
-from prompts_store.jobs.records import OVER, Job
+from prompts_store.jobs.records import KINDS, OVER, Job
 from prompts_store.store import PromptStore
 from prompts_store.tenants.limits import TenantLimits
+from prompts_store.tenants.records import Change
 from prompts_store.testing import FakeClock, file_bytes
 from tests.server.api.api_harness import FINGERPRINT, ApiServer, Gate, counted, eventually, gated_server
 
@@ -115,6 +117,44 @@ def test_a_job_asks_as_a_batch_and_leaves_a_file(data_dir: Path, vocabulary: Voc
             assert counted(api, f"chorus_jobs_{name}_total", kind="evaluation") == number
         ended = {"kind": "evaluation", "ending": "succeeded"}
         assert counted(api, "chorus_jobs_runs_ended_total", **ended) == 1
+
+
+def test_jobs_that_another_process_queues_are_taken_at_once(
+    data_dir: Path, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The change feed tells of them: by itself this process looks once an hour."""
+    monkeypatch.setattr(jobs_wiring, "JOB_LOOK_SECONDS", 3600.0)
+    with (
+        ApiServer(data_dir, vocabulary) as api,
+        closing(PromptStore.open(data_dir)) as other,
+        working(api.services, Scoring()),
+    ):
+        for _ in range(3):  # the first may be taken by the look at the start
+            assert over(other, queue(other)).status == "succeeded"
+        other.suspend_tenant("default")
+        waiting = queue(other)
+        other.resume_tenant("default")
+        assert over(other, waiting).status == "succeeded"
+
+
+def test_only_runners_of_what_was_queued_are_woken() -> None:
+    woken: list[tuple[str, ...]] = []
+
+    class Woken:
+        def wake_jobs(self, kinds: Collection[str] = KINDS) -> None:
+            woken.append(tuple(sorted(kinds)))
+
+    def told(*changes: tuple[str, str]) -> None:
+        now = datetime.now(UTC)
+        queued.changed([Change(n, now, kind, "acme", subject) for n, (kind, subject) in enumerate(changes)])
+
+    queued = jobs_wiring.QueuedJobs(Woken())  # type: ignore[arg-type]
+    told(("alias_moved", "sst2@live"), ("key_created", "abc"))
+    assert woken == []
+    told(("job_queued", "batch"), ("alias_moved", "sst2@live"), ("job_queued", "tuning"))
+    told(("job_queued", "batch"), ("tenant_resumed", ""))
+    queued.forget()
+    assert woken == [("batch", "tuning"), tuple(sorted(KINDS)), tuple(sorted(KINDS))]
 
 
 def test_a_job_of_other_matrices_is_left(data_dir: Path, vocabulary: Vocabulary) -> None:
