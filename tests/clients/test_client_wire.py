@@ -243,7 +243,7 @@ def test_every_documented_answer_has_a_model(document: dict[str, Any]) -> None:
     # Of limits and quotas, which the client gives as they are sent.
     documents |= {"Amounts", "Budget", "KeyLimits", "MonthlyAmounts", "QuotaDetail"}
     documents |= {"StoredAmounts", "TenantLimits", "TenantMonthlyAmounts", "RetentionDays"}
-    parts = {"GenerateItem", "TenantChanges", "KeyChanges", "PackQuestion"}
+    parts = {"GenerateItem", "ClassifyItem", "TenantChanges", "KeyChanges", "PackQuestion"}
     requests = {name for name in schemas if name.endswith("Body")} | parts | documents
     assert "GenerateBody" in requests
     frameworks = {"HTTPValidationError", "ValidationError"}  # FastAPI's own, documented but never sent

@@ -131,7 +131,7 @@ class Services:
         sessions: who is signed in to the console.
         changes: what other processes changed.
         serving: None until the model is loaded and its programs compiled.
-        text: threads for tokenising long texts, for neighbours and for `/metrics`.
+        text: threads for tokenising long texts, for neighbours, for `/metrics` and for the console's files.
         metrics: what `/metrics` shows.
         feeds: the tuning jobs that callers follow.
         usage: takes what came of each item.
