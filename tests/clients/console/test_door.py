@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -290,6 +291,28 @@ def test_a_batch_is_started(site: Site, kind: str) -> None:
     answers = browser.get(f"/console/jobs/files/{ended.output_file}").text
     assert json.loads(answers)["response"]["body"]["results"][0]["label"] == "positive"
     assert "Download output file" in browser.get(f"/console/jobs/{job}").text
+
+
+@pytest.mark.parametrize("page", ["/console/tune", "/console/jobs/evaluate", "/console/jobs/batch"])
+def test_a_form_names_a_file_of_the_tenant_and_none_beside_the_server(
+    site: Site, page: str, tmp_path: Path
+) -> None:
+    """The console's client would upload what is at a path, and it runs where the server's secrets are."""
+    made = site.key(name="reader")
+    browser = site.browser(made["key"])
+    (secret := tmp_path / "secret.csv").write_text("text,label\nthe secret,yes\n")
+    form = {"task": "taken", "subject": "sentiment@1", "template": "{text}", "target": "label"}
+    form |= {"steps": "0", "target_texts": "0", "endpoint": "/v1/nothing"}  # so that nothing is queued
+    with Client(site.url, made["key"]) as client:
+        before = client.files.list()
+        for named in (secret, tmp_path, tmp_path / "nowhere.csv"):
+            answer = send(browser, page, form | {"file": str(named)})
+            assert answer.status_code == 400 and "is not a name" in answer.text
+        assert client.files.list() == before
+        there = client.files.push(secret)
+        answer = send(browser, page, form | {"file": there.id})
+        assert answer.status_code == 400 and "is not a name" not in answer.text  # the control
+        client.files.delete(there)
 
 
 def test_a_search_is_started_paused_and_resumed(site: Site) -> None:

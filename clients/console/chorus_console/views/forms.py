@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
+from chorus.types import DataFile
 from chorus_console import data
 from chorus_console.door import MOST_BYTES, Visit
 
@@ -63,6 +64,19 @@ async def dropped(visit: Visit, name: str = "file") -> tuple[str, bytes] | None:
     return file.filename, await file.read()
 
 
+async def stored(visit: Visit) -> DataFile:
+    """The file on the server that the field `file` names. The text itself starts no job: to the client it
+    could be a path too, and this one runs beside the server's own files.
+
+    Raises:
+        ApiError: there is none of this id.
+    """
+    name = await visit.text("file")
+    if not name:
+        raise HTTPException(400, "Choose a file first.")
+    return await visit.client.files.get(name)
+
+
 async def looked_at(visit: Visit, *, answered: bool = True) -> Looked:
     """What is in the file of a form, or in one that is on the server, which the field `id` names. A file from
     the form is uploaded if nothing is wrong with it.
@@ -77,10 +91,10 @@ async def looked_at(visit: Visit, *, answered: bool = True) -> Looked:
     if given is None and not known:
         raise HTTPException(400, "Choose a file: CSV, TSV or JSON Lines, whose columns have names.")
     if given is None:
-        stored = await visit.client.files.get(known)
-        if stored.size_bytes > MOST_BYTES:
-            raise HTTPException(400, f"{stored.name} is too large for a page: start it with a command.")
-        given = stored.name, await visit.client.files.content(stored)
+        there = await visit.client.files.get(known)
+        if there.size_bytes > MOST_BYTES:
+            raise HTTPException(400, f"{there.name} is too large for a page: start it with a command.")
+        given = there.name, await visit.client.files.content(there)
     else:
         known = ""
     name, content = given

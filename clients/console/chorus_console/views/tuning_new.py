@@ -91,7 +91,7 @@ async def start(visit: Visit) -> Response:
     rows = await forms.count(visit, "validation_rows")
     job = await visit.client.tuning.start(
         task,
-        train=await visit.text("file"),
+        train=await forms.stored(visit),
         data=None if rows is None else {"validation_rows": rows},
         recipe=recipe,
         template=template,
