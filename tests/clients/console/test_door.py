@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from chorus import Client
-from tests.clients.console.conftest import Site
+from tests.clients.console.conftest import EVERY_SCOPE, Site
 
 TASK = "/console/tasks/default/sentiment"
 MOVE = f"{TASK}/move"
@@ -505,6 +505,13 @@ def test_odd_input_is_no_defect(site: Site) -> None:
     assert looked.status_code == 200 and "Row 1 is no JSON object" in looked.text
     made = browser.http.post("/console/tenants/keys", data={"name": "x", "days": "9" * 5000}, headers=headers)
     assert made.status_code == 400
+    for rate in ("nan", "inf", "much"):
+        form = {"task": "x", "learning_rate": rate}
+        assert "such as 0.3" in browser.http.post("/console/tune", data=form, headers=headers).text
+    operator = site.browser(site.key(name="heavy", scopes=EVERY_SCOPE)["key"])
+    for weight in ("nan", "-inf", "much"):
+        refused = operator.get(f"/console/tenants/settings?what=change&weight={weight}")
+        assert refused.status_code == 400 and "such as 1 or 2.5" in refused.text
 
 
 def test_bodies_and_paths_that_nobody_needs(site: Site) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from starlette.datastructures import UploadFile
@@ -34,6 +35,17 @@ async def count(visit: Visit, name: str) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise HTTPException(400, f"{name.replace('_', ' ')} is a whole number.")
     return int(text)
+
+
+def number(name: str, text: str, such_as: str) -> float:
+    """The number that somebody wrote. Raises HTTPException 400 if it is none, or none that JSON has."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise HTTPException(400, f"{name} is a number, such as {such_as}.")
+    return found
 
 
 async def lines(visit: Visit, name: str) -> list[str]:

@@ -79,8 +79,9 @@ async def _used(visit: Visit, tasks: Sequence[Task]) -> dict[str, tuple[int, flo
     """Of each task the items of the last day, and how many a minute there were in this hour and the one
     before; None where the key may not ask."""
     now, names = datetime.now(UTC), [each.task for each in tasks]
+    if not names:  # and not of every task
+        return {}
     begin = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
-    names = [each.task for each in tasks]
     try:
         report = await visit.client.usage(
             since=now - timedelta(days=1), group_by=["task", "hour"], task=names
