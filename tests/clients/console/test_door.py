@@ -403,6 +403,28 @@ def test_what_a_key_may_not_do_its_session_may_not(site: Site) -> None:
     assert answer.status_code == 403 and "prompts:write" in answer.text
 
 
+@pytest.mark.parametrize(
+    ("scopes", "page"),
+    [
+        (["prompts:read"], "/console/tasks"), (["metrics:read"], "/console/operations"),
+        (["admin"], "/console/tenants/keys"), (["operator"], "/console/tenants"), (["infer", "tune"], ""),
+    ],
+)  # fmt: skip
+def test_the_first_page_is_one_that_the_key_may_see(site: Site, scopes: list[str], page: str) -> None:
+    """And so are those that it leads to; a key that may see none is told which it needs."""
+    browser = site.browser(site.key(name="narrow", scopes=scopes)["key"])
+    first = browser.http.get("/console", follow_redirects=True)
+    views = re.findall(
+        r'href="([^"]*)"', re.findall(r'(?s)<nav aria-label="Views">(.*?)</nav>', first.text)[0]
+    )
+    if not page:
+        assert first.status_code == 403 and "prompts:read" in first.text and views == []
+        return
+    assert (first.status_code, first.url.path) == (200, page) and views
+    for path in views:
+        assert browser.http.get(path, follow_redirects=True).status_code == 200, path
+
+
 def test_signing_in_again_ends_the_session_before(site: Site) -> None:
     key = site.key(name="again")["key"]
     browser = site.browser(key)
