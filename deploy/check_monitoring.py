@@ -43,7 +43,7 @@ START_SECONDS = 300.0
 SCRAPES_WANTED = 12
 REPLICAS = 2
 WORDS = {"good": "positive", "bad": "negative"}
-VARIABLES = {"$__rate_interval": "30s", "$job": "chorus", "$replica": ".*", "$tenant": ".*"}
+VARIABLES = {"$__rate_interval": "30s", "$job": "chorus", "$replica": ".*", "$tenant": ".*", "$task": ".*"}
 """What a user has chosen, and Grafana fills in."""
 
 CONTROLS = (

@@ -56,6 +56,21 @@ class Creation:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseHolder:
+    """A process that holds leases which have not run out.
+
+    Attributes:
+        name: the process, as it named itself when it took them.
+        leases: how many.
+        expires_at: when the last of them runs out.
+    """
+
+    name: str
+    leases: int
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Reference:
     """A parsed reference: `tenant/task`, `tenant/task@3`, `tenant/task@alias`; without a suffix, `@live`.
 

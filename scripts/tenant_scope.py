@@ -63,6 +63,7 @@ REASONS = {
     "prompts_store/grants/rows.py:_revoke": _FINISHED,
     "prompts_store/jobs/claims.py:JobClaims.claim_job": "whose turn it is depends on all tenants' jobs",
     "prompts_store/jobs/claims.py:JobClaims.jobs_of_other_matrices": "a process leaves jobs of all tenants",
+    "prompts_store/jobs/claims.py:JobClaims.job_holders": "processes run jobs of all tenants",
     "prompts_store/jobs/claims.py:_next": "whose turn it is depends on all tenants' jobs",
     "prompts_store/tasks/counts.py:_RETAIN": "ON CONFLICT DO UPDATE is a text; of blobs",
     "prompts_store/tasks/counts.py:release_all": _FINISHED,

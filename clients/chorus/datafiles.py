@@ -49,6 +49,10 @@ class Content(httpx2.SyncByteStream, httpx2.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         pieces = iter(self)
+        if isinstance(self._source, bytes):
+            for piece in pieces:
+                yield piece
+            return
         while piece := await asyncio.to_thread(next, pieces, b""):
             yield piece
 

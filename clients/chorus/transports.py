@@ -125,6 +125,17 @@ class SyncTransport:
 
         self._repeat(request, deadline, take)
 
+    def pieces(self, request: Request) -> Generator[bytes, None, None]:
+        """An answer of any size, as it comes. It has as long as bytes keep coming."""
+        deadline = self._deadline()
+        with contextlib.closing(self._repeat(request, deadline, lambda response: response)) as response:
+            try:
+                for chunk in self._chunks(response, deadline):
+                    yield chunk
+                    deadline.restart()
+            except httpx2.HTTPError as failure:
+                raise answers.failure_of(failure, self._connection.base_url, deadline) from failure
+
     def events(self, request: Request) -> Generator[StreamEvent, None, None]:
         """Send a request whose answer is a stream of events. Each event has a deadline of its own."""
         deadline = self._deadline()
@@ -263,15 +274,21 @@ class AsyncTransport:
             deadline.check()
             yield chunk
 
-    async def download(self, request: Request, file: BinaryIO) -> None:
-        """Write an answer of any size into a file. It has as long as bytes keep coming."""
+    async def pieces(self, request: Request) -> AsyncGenerator[bytes, None]:
+        """An answer of any size, as it comes. It has as long as bytes keep coming."""
         async with contextlib.aclosing(await self._open(request, deadline := self._deadline())) as response:
             try:
                 async for chunk in self._chunks(response, deadline):
-                    await asyncio.to_thread(file.write, chunk)
+                    yield chunk
                     deadline.restart()
             except httpx2.HTTPError as failure:
                 raise answers.failure_of(failure, self._connection.base_url, deadline) from failure
+
+    async def download(self, request: Request, file: BinaryIO) -> None:
+        """Write an answer of any size into a file. It has as long as bytes keep coming."""
+        async with contextlib.aclosing(self.pieces(request)) as pieces:
+            async for piece in pieces:
+                await asyncio.to_thread(file.write, piece)
 
     async def events(self, request: Request) -> AsyncGenerator[StreamEvent, None]:
         """Send a request whose answer is a stream of events. Each event has a deadline of its own."""

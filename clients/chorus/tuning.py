@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
 from chorus.followed import AsyncFollowedJobs, FollowedJobs
@@ -27,6 +28,11 @@ class Files(FileMethods, SyncOwner):
             self._transport.download(files.content(file).request, written)
         return Path(path)
 
+    def pieces(self, file: str | DataFile) -> Generator[bytes, None, None]:
+        """The bytes of a file in pieces, as they come, however many they are. Close it if you do not read all
+        of them."""
+        return self._transport.pieces(files.content(file).request)
+
 
 class AsyncFiles(FileMethods, AsyncOwner):
     """`client.files`: training data, and what jobs made."""
@@ -40,6 +46,11 @@ class AsyncFiles(FileMethods, AsyncOwner):
         with whole_file(Path(path)) as written:
             await self._transport.download(files.content(file).request, written)
         return Path(path)
+
+    def pieces(self, file: str | DataFile) -> AsyncGenerator[bytes, None]:
+        """The bytes of a file in pieces, as they come, however many they are. Close it if you do not read all
+        of them."""
+        return self._transport.pieces(files.content(file).request)
 
 
 class Tuning(TuningMethods, FollowedJobs[Job]):

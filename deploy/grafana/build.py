@@ -50,6 +50,11 @@ def of_tenant(name: str, by: str, more: str = "") -> str:
     return f'sum by ({by}) (rate({name}{{{SELECTED}, tenant=~"$tenant"{more}}}[{WINDOW}]))'
 
 
+def of_task(name: str, by: str, more: str = "") -> str:
+    """Events a second of the task that was chosen, summed."""
+    return f'sum by ({by}) (rate({name}{{{SELECTED}, task=~"$task"{more}}}[{WINDOW}]))'
+
+
 def top(name: str, label: str) -> list[Query]:
     return [(f"topk(10, {rate(name, label)})", f"{{{{{label}}}}}")]
 
@@ -232,6 +237,34 @@ ROWS: tuple[tuple[str, tuple[tuple[str, str, list[Query]], ...]], ...] = (
         ),
     ),
     (
+        "Versions",
+        (
+            (
+                "Requests a second by version",
+                "reqps",
+                [
+                    (
+                        f"topk(10, {of_task('chorus_version_requests_total', 'task, version')})",
+                        "{{task}}@{{version}}",
+                    )
+                ],
+            ),
+            (
+                "Failing share by version",
+                "percentunit",
+                [
+                    (
+                        of_task("chorus_version_requests_total", "task, version", ', outcome!~"ok|cancelled"')
+                        + " / "
+                        + of_task("chorus_version_requests_total", "task, version")
+                        + " or vector(0)",
+                        "{{task}}@{{version}}",
+                    )
+                ],
+            ),
+        ),
+    ),
+    (
         "Tuning",
         (
             (
@@ -307,10 +340,14 @@ def dashboard() -> dict[str, Any]:
                 _variable("job", "chorus_ready", "job"),
                 _variable("replica", 'chorus_ready{job="$job"}', "instance", many=True),
                 _variable("tenant", 'chorus_tenant_requests_total{job="$job"}', "tenant", many=True),
+                _variable("task", 'chorus_version_requests_total{job="$job"}', "task", many=True),
                 _CONSOLE,
             ]
         },
-        "links": [_link("Console", "${console}") | {"type": "link"}],
+        "links": [
+            _link(title, "${console}" + path) | {"type": "link"}
+            for title, path in (("Console", ""), ("This hour in the console", "/operations"))
+        ],
         "panels": panels,
     }
 
@@ -324,8 +361,15 @@ _CONSOLE = {
 }
 """Where a browser finds the console of one of the servers."""
 
+_TASK = ("This task in the console", "${console}/tasks/${__field.labels.task}")
 _LINKS = {
-    "Requests a second by task": ("This task in the console", "${console}/tasks/${__field.labels.task}")
+    "Requests a second by task": _TASK,
+    "Requests a second by version": _TASK,
+    "Failing share by version": _TASK,
+    "Requests a second by tenant": (
+        "What this tenant uses, in the console",
+        "${console}/tenants/usage?tenant=${__field.labels.tenant}",
+    ),
 }
 """Of a panel's lines: what a click on one offers."""
 

@@ -22,6 +22,7 @@ from prompts_store.database import EVERY_TENANT
 from prompts_store.database.budget_tables import budget_leases, budget_uses
 from prompts_store.database.usage_tables import usage_hours
 from prompts_store.months import month_of
+from prompts_store.records import LeaseHolder
 
 LEASE_SECONDS = 10.0
 """After this time without a word from its process a lease is over."""
@@ -108,6 +109,18 @@ class BudgetLeases(StoreBase):
                 connection.execute(delete(table).where(table.c.tenant == tenant)).rowcount
                 for table in (budget_leases, budget_uses)
             )
+
+    def budget_holders(self) -> list[LeaseHolder]:
+        """Which processes lease budgets, of all tenants, by name."""
+        name, expires = budget_leases.c.replica, budget_leases.c.expires_at
+        with self._database.read(EVERY_TENANT) as connection:
+            query = (
+                select(name, func.count(), func.max(expires))
+                .where(expires > self._moment(connection))
+                .group_by(name)
+                .order_by(name)
+            )
+            return [LeaseHolder(*row) for row in connection.execute(query)]
 
     def _moment(self, connection: Connection) -> datetime:
         """Now, by the database server's clock: its processes' own may differ. Those on one SQLite file

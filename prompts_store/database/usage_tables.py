@@ -52,4 +52,5 @@ usage_hours = Table(
     Column("work_units", BigInteger, nullable=False),
     CheckConstraint(_OUTCOMES, name="outcome"),
     Index("ix_usage_hours_hour", "hour"),
+    Index("ix_usage_hours_task", "tenant", "task", "hour"),
 )

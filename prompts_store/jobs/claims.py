@@ -26,6 +26,7 @@ from prompts_store.errors import InvalidError
 from prompts_store.jobs.events import STATUS, add_events, check_events
 from prompts_store.jobs.records import ACTIVE, MATRIX_DTYPE, OVER, Job, JobKind, JobStatus, Lease
 from prompts_store.jobs.rows import change_job, check_kind, close_job, held, job_record
+from prompts_store.records import LeaseHolder
 from prompts_store.tenants import feed, standing
 from prompts_store.text import shown
 
@@ -99,6 +100,18 @@ class JobClaims(StoreBase):
                 *_waiting(kind, base_fingerprint, self._clock()), not_(_goes_on(matrix_dtype))
             )
             return [job_record(row) for row in connection.execute(query.order_by(jobs.c.number))]
+
+    def job_holders(self) -> list[LeaseHolder]:
+        """Which processes run jobs, of all tenants, by name."""
+        owner, expires = jobs.c.lease_owner, jobs.c.lease_expires_at
+        query = (
+            select(owner, func.count(), func.max(expires))
+            .where(jobs.c.finished_at.is_(None), jobs.c.status.in_(ACTIVE), expires > self._clock())
+            .group_by(owner)
+            .order_by(owner)
+        )
+        with self._database.read(EVERY_TENANT) as connection:
+            return [LeaseHolder(*row) for row in connection.execute(query)]
 
     def renew_lease(self, lease: Lease, lease_seconds: float) -> Lease:
         """The lease, extended to last this many seconds from now. Raises LeaseLostError."""

@@ -51,8 +51,12 @@ class UpkeepTurns(StoreBase):
             mine = store_identity.c.upkeep_due_at == turn
             connection.execute(update(store_identity).where(mine).values(upkeep_due_at=due))
 
-    def _until_due(self, interval: float) -> float:
+    def upkeep_due_at(self) -> datetime | None:
+        """When upkeep is due, in whichever process asks first then; None before the first turn."""
         with self._database.read(EVERY_TENANT) as connection:
-            due = connection.execute(select(store_identity.c.upkeep_due_at)).scalar_one_or_none()
+            return connection.execute(select(store_identity.c.upkeep_due_at)).scalar_one_or_none()
+
+    def _until_due(self, interval: float) -> float:
+        due = self.upkeep_due_at()
         left = 0.0 if due is None else max(0.0, (due - self._clock()).total_seconds())
         return left if left <= _FARTHEST * interval else 0.0

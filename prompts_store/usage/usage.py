@@ -92,6 +92,8 @@ class Usage(StoreBase):
         *,
         tenant: str | None,
         group_by: Sequence[str] = (),
+        tasks: Sequence[str] | None = None,
+        top: int | None = None,
     ) -> list[UsageSum]:
         """Usage from one moment until another, in whole hours, ordered by time, tenant, key, task, outcome.
 
@@ -100,6 +102,8 @@ class Usage(StoreBase):
             until: the hour that has the moment before it is the last.
             tenant: whose; None for everybody's, which is for operators.
             group_by: of `USAGE_GROUPS`, in any order; nothing gives one sum, of everything.
+            tasks: only what these used, as in `UsageRow`; None for any.
+            top: only so many sums, those with the most work units, largest first.
 
         Raises:
             InvalidError: with the field at fault; `group_by` if there would be more than `MAX_SUMS`.
@@ -120,9 +124,13 @@ class Usage(StoreBase):
         )
         if tenant is not None:
             query = query.where(usage_hours.c.tenant == check_name(tenant, field="tenant"))
+        if tasks is not None:
+            query = query.where(usage_hours.c.task.in_(tasks))
         most = MAX_SUMS * (_MAX_DAYS_OF_A_MONTH if span == "month" else 1)
+        ranked = top is not None and span != "month"  # months are made of days, and ranked after that
         if columns:
-            query = query.group_by(*columns).order_by(*columns).limit(most + 1)
+            order = [sums[-1].desc(), *columns] if ranked else columns
+            query = query.group_by(*columns).order_by(*order).limit(top if ranked else most + 1)
         with self._database.read(EVERY_TENANT if tenant is None else tenant) as connection:
             rows = connection.execute(query).all()
         found = _months(rows) if span == "month" else [_sum_of(row) for row in rows]
@@ -131,7 +139,9 @@ class Usage(StoreBase):
                 f"These groups are more than {MAX_SUMS}: ask for a shorter time, or group by less.",
                 field="group_by",
             )
-        return found
+        if top is not None and not ranked:
+            found.sort(key=lambda each: -each.work_units)
+        return found[:top]
 
     def drop_usage(self) -> int:
         """Drop months that ended longer ago than their tenant's usage is kept. Returns how many rows went.

@@ -21,7 +21,7 @@ from chorus_server.api.library.resolve import PromptLibrary
 from chorus_server.api.lifecycle import Lifecycle, spare_collections
 from chorus_server.api.metrics import Metrics
 from chorus_server.api.routes.asgi import build_api
-from chorus_server.api.services import BaseModelInfo, Services, Serving
+from chorus_server.api.services import BaseModelInfo, Compiled, DeviceStart, Services, Serving
 from chorus_server.api.upkeep import Upkeep
 from chorus_server.console_wiring import add_console
 from chorus_server.embedded import model_source, register_prompts
@@ -76,7 +76,6 @@ class App:
     Attributes:
         api: the ASGI application; answers `/healthz` and `/readyz` from the first moment.
         entrance: looks at requests before the application has them.
-        upkeep: collects what nothing needs any more.
         spans: on their way to a collector; None if nothing is recorded.
     """
 
@@ -85,7 +84,6 @@ class App:
     metrics: Metrics
     api: FastAPI
     entrance: Entrance
-    upkeep: Upkeep
     spans: SpanExport | None = None
 
 
@@ -123,19 +121,19 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
         changes=change_reader(library, callers),
         usage=recorder_of(store, settings.data_dir, metrics.usage),
         budgets=make_budgets(library, metrics),
+        upkeep=Upkeep(
+            library,
+            metrics.api,
+            settings.collect_interval_seconds,
+            settings.collect_grace_seconds,
+            audit_days=settings.audit_days,
+        ),
     )
     services.changes.tell(QueuedJobs(services))
     spans = None
     if settings.traces_url is not None:
         spans = SpanExport(settings.traces_url, metrics.api.spans_lost.inc)
         services.traces = Traces(spans.put, settings.traces_share)
-    upkeep = Upkeep(
-        library,
-        metrics.api,
-        settings.collect_interval_seconds,
-        settings.collect_grace_seconds,
-        audit_days=settings.audit_days,
-    )
     access = AccessLog(metrics.api, settings.access_log, services.traces)
     entrance = Entrance(services, access)
     api = build_api(services, access)
@@ -143,7 +141,7 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
     safe = settings.is_loopback or not settings.insecure_bind or keyed
     if safe if settings.console is None else settings.console:
         add_console(api, services)
-    return App(settings, services, metrics, api, entrance, upkeep, spans)
+    return App(settings, services, metrics, api, entrance, spans)
 
 
 def close_app(app: App) -> bool:
@@ -212,25 +210,6 @@ def ladder_of(settings: Settings) -> Ladder:
             field="max_programs",
         )
     return ladder
-
-
-@dataclass(frozen=True, slots=True)
-class Compiled:
-    """What compiling cost.
-
-    Attributes:
-        programs: how many were compiled.
-        from_cache: how many of them came from the compile cache.
-        seconds: until the last one was ready.
-    """
-
-    programs: int
-    from_cache: int
-    seconds: float
-
-    def __str__(self) -> str:
-        cached = f", {self.from_cache} of them from the compile cache" if self.from_cache else ""
-        return f"{self.programs} programs in {self.seconds:.1f} s{cached}"
 
 
 def bring_up(
@@ -388,7 +367,7 @@ def start_engine(
     base, config = base_info(settings, loaded), engine_config(settings, loaded.model.config.eos_id)
     serving = make_serving(app, executor, host, vocabulary, base, config, on_death)
     serving.engine.start()
-    return serving, compiled, plan
+    return replace(serving, start=DeviceStart(plan, compiled, watch)), compiled, plan
 
 
 def compile_executor(

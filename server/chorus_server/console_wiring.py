@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import ParamSpec, TypeVar
 
-import httpx2
 from fastapi import FastAPI, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -20,17 +20,22 @@ from chorus_server.errors import ChorusError
 from chorus_server.tenancy.sessions import Sessions
 from prompts_store.errors import StoreError
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 def add_console(api: FastAPI, services: Services) -> None:
     """Serve the console beside the API, below `/console`."""
-    inside = InProcess(api)
 
     def client(host: str, address: str, key: str | None) -> AsyncClient:
-        transport = httpx2.ASGITransport(inside, raise_app_exceptions=False, client=(address, 0))
         # Whoever waits for a page would rather read what is wrong than wait for another attempt.
-        return AsyncClient(f"http://{host}", key or "", transport=transport, retries=0)
+        return AsyncClient(f"http://{host}", key or "", transport=InProcess(api, address), retries=0)
 
-    routes = console_routes(client, _SessionsOfPages(services.sessions))
+    async def work(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        async with _as_of_a_client():
+            return await services.text.run(function, *args, **kwargs)
+
+    routes = console_routes(client, _SessionsOfPages(services.sessions), work)
     for route in routes:
         route.app = _OwnPages(route.app)
     api.router.routes.extend(routes)

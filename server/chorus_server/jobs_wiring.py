@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -25,7 +23,7 @@ from chorus_server.api.schemas.inference import ClassifyBody, GenerateBody
 from chorus_server.api.schemas.openai.chat import ChatBody
 from chorus_server.api.schemas.openai.completions import CompletionsBody
 from chorus_server.api.services import Services
-from chorus_server.jobs.runner import RunnerConfig
+from chorus_server.jobs.runner import RunnerConfig, this_process
 from chorus_server.tuning.document.batch import BatchEndpoint
 from prompts_store.jobs.records import JobKind
 from prompts_store.tenants.records import Change
@@ -76,11 +74,6 @@ class QueuedJobs:
 
     def confirm(self, at: float) -> None:
         """Nothing else was."""
-
-
-def this_process() -> str:
-    """The name of this process, for people."""
-    return f"{socket.gethostname()[:64]} process {os.getpid()}"
 
 
 def start_engine_jobs(services: Services, kinds: Mapping[JobKind, JobWork] = WORK_OF_KINDS) -> None:

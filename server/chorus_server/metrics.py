@@ -9,6 +9,7 @@ memory.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -79,9 +80,20 @@ class Counter:
         except Exception:
             _log_loss(self._name)
 
+    def counted(self) -> dict[tuple[str, ...], float]:
+        """What was counted so far, by labels."""
+        samples = (sample for family in self._made.collect() for sample in family.samples)
+        return {
+            tuple(sample.labels.values()): sample.value for sample in samples if sample.name == self._name
+        }
+
 
 class Histogram:
-    """Counts by size. `observe` never raises."""
+    """Counts by size. `observe` never raises.
+
+    Attributes:
+        bounds: upper bounds of the buckets, infinity last.
+    """
 
     def __init__(
         self,
@@ -92,6 +104,7 @@ class Histogram:
         labels: tuple[str, ...] = (),
     ) -> None:
         self._name = name
+        self.bounds = (*buckets, math.inf)
         self._made = prometheus_client.Histogram(
             name, description, labels, registry=registry, buckets=buckets
         )
@@ -107,6 +120,15 @@ class Histogram:
             kept.observe(value)
         except Exception:
             _log_loss(self._name)
+
+    def counted(self) -> list[float]:
+        """How many values so far were at most each of `bounds`, whatever their labels."""
+        sums = dict.fromkeys(self.bounds, 0.0)
+        for family in self._made.collect():
+            for sample in family.samples:
+                if "le" in sample.labels:
+                    sums[float(sample.labels["le"])] += sample.value
+        return list(sums.values())
 
 
 class Gauges(Collector, Generic[S]):

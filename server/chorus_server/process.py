@@ -229,7 +229,8 @@ async def upkept(app: App) -> AsyncIterator[None]:
     """Do on this event loop, until the block ends, what a serving process does besides answering."""
     services = app.services
     works = (
-        app.upkeep.run(),
+        services.upkeep.run(),
+        services.hour.run(),
         services.library.health.watch(),
         services.changes.follow(),
         services.callers.last_use.run(),

@@ -186,7 +186,7 @@ def metrics_page() -> str:
         *(f"| {question} | `{query}` |" for question, query in FIRST_QUERIES.items()),
         "",
         "A histogram `NAME` has the series `NAME_bucket`, `NAME_sum` and `NAME_count`. The first 50 tenants",
-        "and the first 200 tasks have series of their own; others count as `other`.",
+        "and the first 200 tasks and versions have series of their own; others count as `other`.",
         "",
         "## For gateways that choose a replica",
         "",

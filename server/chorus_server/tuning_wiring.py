@@ -12,7 +12,8 @@ import numpy as np
 from chorus_server.api.services import Services, longest_prompt
 from chorus_server.api.version import VERSION
 from chorus_server.engine.thread.engine import Engine
-from chorus_server.jobs_wiring import JOB_LOOK_SECONDS, this_process
+from chorus_server.jobs.runner import this_process
+from chorus_server.jobs_wiring import JOB_LOOK_SECONDS
 from chorus_server.settings import Settings
 from chorus_server.tuning.jobs.attempts.config import ServiceConfig, TuningBase
 from chorus_server.tuning.jobs.worker.service import TuningService

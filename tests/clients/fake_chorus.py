@@ -271,6 +271,10 @@ class FakeChorus:
     def metrics(self, request: httpx2.Request) -> httpx2.Response:
         return httpx2.Response(200, text="# TYPE chorus_requests_total counter\n")
 
+    def operations(self, request: httpx2.Request) -> httpx2.Response:
+        minutes = int(request.url.params["minutes"])
+        return httpx2.Response(200, json=OPERATIONS | {"hour": [tick(n) for n in range(6 * minutes)]})
+
     def usage(self, request: httpx2.Request) -> httpx2.Response:
         groups = request.url.params.get_list("group_by")
         counts = {"items": 1200, "tokens_in": 7, "tokens_out": 3, "work_units": 10}
@@ -278,6 +282,63 @@ class FakeChorus:
         named = {name: f"a {name}" if name in groups else None for name in ("tenant", "key", "outcome")}
         first = {"start": start, "task": "acme/sst2" if "task" in groups else None, **named, **counts}
         return httpx2.Response(200, json={"group_by": groups, "usage": [first, first | {"task": None}]})
+
+
+OPERATIONS: dict[str, Any] = {
+    "process": "host process 7",
+    "status": "ready",
+    "requests": {"queued": 41, "loading": 0, "prefilling": 8, "decoding": 24},
+    "slots": {"in_use": 24, "total": 32},
+    "prompt_rows": {"resident": 400, "in_use": 160, "pinned": 0, "capacity": 2048, "prompts": 20},
+    "batch": {
+        "tasks": [{"task": "acme/sst2", "requests": 20}, {"task": None, "requests": 4}],
+        "others": {"tasks": 3, "requests": 8},
+        "last_prefill": {
+            "kind": "generate", "requests": 8, "tasks": 3, "tokens": 310, "padded_tokens": 384,
+            "padding": 0.193, "seconds_ago": 0.02,
+        },
+    },
+    "queue": {
+        "tenants": [{"tenant": "acme", "requests": 30, "work_units": 2100}],
+        "others": {"tenants": 2, "requests": 11, "work_units": 800},
+    },
+    "prompts": {"resident": ["acme/sst2"], "waiting": []},
+    "jobs": {
+        "running": [
+            {
+                "id": "job-1", "kind": "tuning", "tenant": "acme", "created_at": NOW, "started_at": NOW,
+                "attempt": 1,
+            }
+        ],
+        "others": 2,
+    },
+    "compiles": {
+        "programs": 24, "from_cache": 20, "seconds": 3.1, "by_cause": {"startup": 31},
+        "last": [{"at": NOW, "program": "decode", "cause": "startup", "seconds": 0.4}],
+    },
+    "memory": {
+        "uses": [{"use": "weights", "bytes": 1 << 20, "settings": "x"}], "total": 2 << 20, "limit": 8 << 20,
+    },
+    "store": {
+        "trouble": None,
+        "last_collection": {"at": NOW, "outcome": "collected", "blobs": 1, "freed_bytes": 60, "message": ""},
+        "collection_due_at": NOW,
+    },
+    "lease_holders": [
+        {"name": "host process 7", "leases": 1, "of": "jobs", "expires_at": NOW, "this": True}
+    ],
+}  # fmt: skip
+
+
+def tick(number: int) -> dict[str, Any]:
+    """Ten seconds of an hour in which as many requests are answered as there were ticks before."""
+    ended = f"2026-01-01T{number // 360:02}:{number // 6 % 60:02}:{number % 6 * 10:02}Z"
+    median, p99 = (0.2, 0.7) if number else (None, None)
+    return {
+        "ended": ended, "seconds": 10.0, "answered": number, "failed": 1, "cancelled": 0, "refused": 2,
+        "tokens_in": 300, "tokens_out": 60, "queued": 4, "queued_units": 2900 + number, "slots_in_use": 24,
+        "median_seconds": median, "p99_seconds": p99,
+    }  # fmt: skip
 
 
 def events(results: list[dict[str, Any]]) -> Iterator[bytes]:
@@ -316,6 +377,7 @@ ROUTES = (
     (r"/v1/ensembles/([^/]+)", "ensemble_one"),
     (r"/v1/model", "model"),
     (r"/v1/usage", "usage"),
+    (r"/v1/operations", "operations"),
     (r"/readyz", "readyz"),
     (r"/healthz", "healthz"),
     (r"/metrics", "metrics"),

@@ -220,6 +220,30 @@ def test_usage(run: Run) -> None:
     assert run("usage", "--csv", "--json").exit_code == 2
 
 
+def test_usage_of_some_tasks_and_the_largest(run: Run, fake: FakeChorus) -> None:
+    run("usage", "--by", "task", "--task", "a", "--task", "b", "--top", "3")
+    items = [("group_by", "task"), ("task", "a"), ("task", "b"), ("top", "3")]
+    assert fake.seen[-1].url.params.multi_items() == items
+    assert run("usage", "--top", "0").exit_code == 2
+
+
+def test_operations(run: Run) -> None:
+    shown = " ".join(run("operations").stdout.split())
+    for words in (
+        "process host process 7", "slots 24 of 32", "prompt rows 400 of 2,048 hold 20 prompts",
+        "on the device acme/sst2 20, the base model 4, 3 other tasks 8",
+        "last prefill 8 requests of 3 tasks, 19 % padding", "waiting, others 11 of 2 tenants",
+        "memory plan 2 of 8 MiB", "programs 24 in 3.1 s, 20 from the cache", "store works", "acme 30 2100",
+        "job-1 tuning acme", "host process 7 jobs 1 yes",
+        # The first five minutes: the sum of 0 to 29, and of each the worst.
+        "2026-01-01 00:04 435 30 60 200 700 2929 24",
+    ):  # fmt: skip
+        assert words in shown, words
+    short = run("operations", "--minutes", "0").stdout
+    assert "answered" not in short and "slots" in short
+    assert len(parsed(run("operations", "--json"))["hour"]) == 360
+
+
 def test_status(run: Run, fake: FakeChorus) -> None:
     assert "max input tokens  128" in run("status").stdout
     fake.trouble = {"status": "unwritable", "since_seconds": 12.3, "message": "Changes wait."}

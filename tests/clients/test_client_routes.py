@@ -296,6 +296,21 @@ def test_usage(client: Client, fake: FakeChorus) -> None:
     assert (second.task, second.key, report.group_by) == (None, None, ["task", "day"])
     client.usage()
     assert fake.seen[-1].url.query == b""
+    client.usage(task="acme/sst2", top=3)
+    client.usage(task=["a", "b"])
+    asked = [request.url.params.multi_items() for request in fake.seen[-2:]]
+    assert asked == [[("task", "acme/sst2"), ("top", "3")], [("task", "a"), ("task", "b")]]
+    with pytest.raises(InvalidArgumentError, match="must name a task"):
+        client.usage(task=[])
+
+
+def test_operations(client: Client, fake: FakeChorus) -> None:
+    now = client.operations()
+    assert len(now.hour) == 360 and now.hour[0].median_seconds is None
+    assert now.batch.last_prefill is not None and now.batch.last_prefill.padding == 0.193
+    assert (now.queue.tenants[0].work_units, now.queue.others.tenants) == (2100, 2)
+    assert client.operations(minutes=0).hour == []
+    assert [request.url.params["minutes"] for request in fake.seen[-2:]] == ["60", "0"]
 
 
 def test_base_path_of_the_url_is_kept(fake: FakeChorus) -> None:

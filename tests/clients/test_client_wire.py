@@ -30,6 +30,7 @@ from chorus.routes import (
     usage,
     versions,
 )
+from chorus.types import operations
 from chorus.types.base import Usage
 from chorus.types.events import DoneEvent, ErrorEvent, ResultEvent, TokenEvent
 from chorus.types.inference import ResolvedEnsemble
@@ -115,6 +116,28 @@ ANSWERS: dict[str, type[BaseModel]] = {
     "SharedPage": types.SharedPage,
     "LimitLeft": types.LimitLeft,
     "OwnLimits": types.OwnLimits,
+    "OperationsAnswer": operations.Operations,
+    "RequestsNow": operations.RequestsNow,
+    "SlotsNow": operations.SlotsNow,
+    "PromptRowsNow": operations.PromptRowsNow,
+    "TaskNow": operations.TaskOnDevice,
+    "OtherTasks": operations.OtherTasks,
+    "PrefillNow": operations.LastPrefill,
+    "BatchNow": operations.BatchNow,
+    "TenantNow": operations.TenantQueue,
+    "OtherTenants": operations.OtherTenants,
+    "QueueNow": operations.QueueNow,
+    "PromptsNow": operations.PromptsNow,
+    "JobNow": operations.RunningJob,
+    "JobsNow": operations.JobsNow,
+    "CompileNow": operations.CompileNow,
+    "CompilesNow": operations.CompilesNow,
+    "MemoryUse": operations.MemoryUse,
+    "MemoryNow": operations.MemoryPlan,
+    "CollectionNow": operations.LastCollection,
+    "StoreNow": operations.StoreNow,
+    "LeaseHolderNow": operations.LeaseHolder,
+    "TickAnswer": operations.Tick,
     "UsageSumAnswer": types.UsageSum,
     "UsageAnswer": types.UsageReport,
     "StoredPack": types.Pack,
@@ -220,7 +243,7 @@ def test_every_documented_answer_has_a_model(document: dict[str, Any]) -> None:
     # Of limits and quotas, which the client gives as they are sent.
     documents |= {"Amounts", "Budget", "KeyLimits", "MonthlyAmounts", "QuotaDetail"}
     documents |= {"StoredAmounts", "TenantLimits", "TenantMonthlyAmounts", "RetentionDays"}
-    parts = {"GenerateItem", "TenantChanges", "KeyChanges", "PackQuestion"}
+    parts = {"GenerateItem", "ClassifyItem", "TenantChanges", "KeyChanges", "PackQuestion"}
     requests = {name for name in schemas if name.endswith("Body")} | parts | documents
     assert "GenerateBody" in requests
     frameworks = {"HTTPValidationError", "ValidationError"}  # FastAPI's own, documented but never sent
@@ -341,6 +364,7 @@ REQUESTS = {
     "healthz": first_request(service.health()),
     "readyz": first_request(service.ready()),
     "metrics": first_request(service.metrics()),
+    "operations": first_request(service.operations()),
     "me": first_request(service.me()),
     "tenants": first_request(tenants.list_page()),
     "create tenant": first_request(tenants.create("t")),
@@ -415,7 +439,10 @@ def test_query_names_are_the_servers(document: dict[str, Any]) -> None:
         "events of any job": jobs.events("t", after=3).request(),
         "past events of any job": first_request(jobs.past_events("t", after=3)),
         "past batch events": first_request(batches.past_events("t", after=3)),
-        "usage": first_request(usage.usage(since="a", until="b", group_by=["task"], tenant="acme")),
+        "usage": first_request(
+            usage.usage(since="a", until="b", group_by=["task"], tenant="acme", task="t", top=2)
+        ),
+        "operations": first_request(service.operations(minutes=5)),
         "past events": first_request(tuning.past_events("t", after=3)),
         "tenants": first_request(tenants.list_page(prefix="p", status="active", limit=1, cursor="c")),
         "keys": first_request(keys.list_page(tenant="acme", limit=1, cursor="c")),

@@ -10,9 +10,9 @@ from typing import Any, get_args
 import pytest
 
 from chorus_server.api.lifecycle import spare_collections
+from chorus_server.api.services import Compiled
 from chorus_server.app import (
     MAX_COMPILE_SECONDS,
-    Compiled,
     build_app,
     check_compile_time,
     check_slots,

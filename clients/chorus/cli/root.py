@@ -21,6 +21,7 @@ from chorus.cli import (
     inference,
     jobs,
     keys,
+    operations,
     packs,
     service,
     sweep,
@@ -111,6 +112,7 @@ for command in (
     audit.audit,
     service.status,
     service.whoami,
+    operations.operations,
     usage.usage,
     bench.bench,
 ):

@@ -24,6 +24,8 @@ _STARTS = {"hour": "%Y-%m-%d %H:%M", "day": "%Y-%m-%d", "month": "%Y-%m"}
     "--by", "groups", type=click.Choice(GROUPS), multiple=True, help="Group by this; may be repeated."
 )
 @click.option("--tenant", help="Whose usage. [default: the key's tenant]")
+@click.option("--task", "tasks", multiple=True, help="Only what this task used; may be repeated.")
+@click.option("--top", type=click.IntRange(1, 500), help="Only so many rows: those with the most work units.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @with_session
 def usage(
@@ -32,13 +34,17 @@ def usage(
     until: str | None,
     groups: tuple[str, ...],
     tenant: str | None,
+    tasks: tuple[str, ...],
+    top: int | None,
     as_csv: bool,
 ) -> None:
     """Show how many items, tokens and work units were used, in whole hours."""
     if as_csv and session.as_json:
         raise click.UsageError("Give either --csv or --json, not both.")
     with session.client() as client:
-        report = client.usage(since=since, until=until, group_by=groups, tenant=tenant)
+        report = client.usage(
+            since=since, until=until, group_by=groups, tenant=tenant, task=tasks or None, top=top
+        )
     if session.as_json:
         print_json(report)
         return

@@ -88,6 +88,19 @@ def pack_grants(name: str) -> Steps[list[Grant]]:
     return (yield from _grants("pack", name))
 
 
+def shared_page(
+    kind: str | None = None, *, limit: int | None = None, cursor: str | None = None
+) -> Call[SharedPage]:
+    """One page of what other tenants share with yours, by owner and name.
+
+    Args:
+        kind: `task`, `ensemble` or `pack`; by default all.
+        limit: at most 500; default 50.
+        cursor: `next_cursor` of the previous page.
+    """
+    return Call(get_page("/v1/shared", query_of(kind=kind, limit=limit, cursor=cursor)), model_of(SharedPage))
+
+
 def shared(kind: str | None = None) -> Steps[list[Shared]]:
     """What other tenants share with yours, by owner and name; fetches page after page.
 
@@ -96,10 +109,7 @@ def shared(kind: str | None = None) -> Steps[list[Shared]]:
     """
     return (
         yield from every(
-            lambda cursor: Call(
-                get_page("/v1/shared", query_of(kind=kind, limit=PAGE, cursor=cursor)), model_of(SharedPage)
-            ),
-            lambda page: page.shared,
+            lambda cursor: shared_page(kind, limit=PAGE, cursor=cursor), lambda page: page.shared
         )
     )
 
@@ -154,6 +164,7 @@ class PackGrantMethods:
 
 
 class SharedMethods:
-    """The method of the client for what others share."""
+    """The methods of the client for what others share."""
 
     shared = Method(shared)
+    shared_page = Method(shared_page)

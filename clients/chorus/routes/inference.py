@@ -85,6 +85,15 @@ class GenerateItem(Sampling, total=False):
     special_tokens: bool
 
 
+class ClassifyItem(TypedDict, total=False):
+    """One item of `requests` of `classify`: its own task and input."""
+
+    task: Required[str | None]
+    input: Required[Input]
+    truncate: bool
+    special_tokens: bool
+
+
 def one_or_many(input: Input | None, inputs: Sequence[Input] | None) -> dict[str, Any]:
     """The `input` or `inputs` part of a body.
 
@@ -106,8 +115,8 @@ def _body(
     task: str | None,
     input: Input | None,
     inputs: Sequence[Input] | None,
-    requests: Sequence[GenerateItem] | None,
-    settings: Settings,
+    requests: Sequence[GenerateItem] | Sequence[ClassifyItem] | None,
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     if requests is None:
         return {"task": task, **one_or_many(input, inputs), **settings}
@@ -117,7 +126,7 @@ def _body(
         )
     if not requests:
         raise InvalidArgumentError("requests is a list of one or more requests.", field="requests")
-    # The server uses settings beside `requests` as defaults of each item.
+    # The server uses what is beside `requests` as defaults of each item.
     return {"requests": list(requests), **settings}
 
 
@@ -189,6 +198,7 @@ def classify(
     *,
     input: Input | None = None,
     inputs: Sequence[Input] | None = None,
+    requests: Sequence[ClassifyItem] | None = None,
     labels: Sequence[str] | None = None,
     truncate: bool | None = None,
     special_tokens: bool | None = None,
@@ -201,6 +211,7 @@ def classify(
         task: a reference, or None for the base model.
         input: a text, or the fields of the version's template.
         inputs: a list of inputs.
+        requests: for mixed tasks, a list of objects with `task` and `input`. They share a batch.
         labels: the labels to choose from; by default the version's own.
         truncate: cut a text that is too long instead of refusing it.
         special_tokens: make sentinels of `<extra_id_0>` and so on.
@@ -217,7 +228,7 @@ def classify(
         "deadline_seconds": deadline_seconds,
         "priority": priority,
     }
-    body = {"task": task, **one_or_many(input, inputs), **without_none(optional)}
+    body = _body(task, input, inputs, requests, without_none(optional))
     return Call(
         Request("POST", "/v1/classify", body=encode_json(body), inference=True), model_of(ClassifyResponse)
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from chorus.methods import Method
-from chorus.types import Health, Me, ModelInfo, Readiness
-from chorus.wire import Answer, Call, Request, model_of
+from chorus.types import Health, Me, ModelInfo, Operations, Readiness
+from chorus.wire import Answer, Call, Request, model_of, query_of
 
 
 def model() -> Call[ModelInfo]:
@@ -37,6 +37,16 @@ def metrics(*, scrape_token: str | None = None) -> Call[str]:
     return Call(Request("GET", "/metrics", repeatable=True, token=scrape_token), _text)
 
 
+def operations(*, minutes: int = 60) -> Call[Operations]:
+    """What the process that answers does now, and did in the last hour.
+
+    Args:
+        minutes: how much of the hour; 0 for none of it.
+    """
+    request = Request("GET", "/v1/operations", query_of(minutes=minutes), repeatable=True)
+    return Call(request, model_of(Operations))
+
+
 def _text(answer: Answer) -> str:
     return answer.content.decode("utf-8", errors="replace")
 
@@ -49,3 +59,4 @@ class ServiceMethods:
     health = Method(health)
     ready = Method(ready)
     metrics = Method(metrics)
+    operations = Method(operations)

@@ -43,6 +43,7 @@ from chorus.types.inference import (
     TopLogprob,
 )
 from chorus.types.jobs import GeneralJob, GeneralJobPage, GeneralJobSummary
+from chorus.types.operations import Operations, Tick
 from chorus.types.prompts import (
     Aliases,
     AliasHistoryEntry,
@@ -149,6 +150,7 @@ __all__ = [
     "Neighbors",
     "NewKey",
     "OpenAIModel",
+    "Operations",
     "OutputTokenDetails",
     "OwnKey",
     "OwnLimits",
@@ -172,6 +174,7 @@ __all__ = [
     "TaskPage",
     "Tenant",
     "TenantPage",
+    "Tick",
     "TokenEvent",
     "TokenLogprobs",
     "TopLogprob",

@@ -29,7 +29,7 @@ class UsageSum(Wire):
 
 
 class UsageReport(Wire):
-    """Usage of a time, ordered by time, tenant, key, task and outcome."""
+    """Usage of a time, ordered by time, tenant, key, task and outcome; of the largest, largest first."""
 
     group_by: list[str]
     usage: list[UsageSum]

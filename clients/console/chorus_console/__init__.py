@@ -4,7 +4,7 @@ It asks the server as any program does, through `chorus`, without a network in b
 a route gives.
 """
 
-from chorus_console.door import Sessions
+from chorus_console.door import Sessions, Work
 from chorus_console.routes import console_routes
 
-__all__ = ["Sessions", "console_routes"]
+__all__ = ["Sessions", "Work", "console_routes"]

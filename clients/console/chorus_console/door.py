@@ -8,18 +8,21 @@ import logging
 import math
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from typing import ParamSpec, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
-from starlette.types import Message
+from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
 
 from chorus import ApiError, AsyncClient, ChorusError, Me, UnauthenticatedError
 from chorus_console.pages import page
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 LOG = logging.getLogger("chorus.console")
 
@@ -56,6 +59,14 @@ class Sessions(Protocol):
         """Sign out."""
 
 
+class Work(Protocol):
+    """Runs what takes long on one of a few threads. Raises `ChorusError` as a client does if too much
+    waits for them."""
+
+    async def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """What the function returns."""
+
+
 Clients = Callable[[str, str, str | None], AsyncClient]
 """Makes a client that asks this server in process, given the `Host` and the address of the browser's request,
 and a session's token or a key."""
@@ -70,13 +81,15 @@ class Visit:
     Attributes:
         request: the request itself.
         sessions: who is signed in.
+        work: runs what takes long.
         session: the token of the browser's session, good or not; None without one. What a handler sets goes
             into the cookie.
     """
 
-    def __init__(self, request: Request, clients: Clients, sessions: Sessions) -> None:
+    def __init__(self, request: Request, clients: Clients, sessions: Sessions, work: Work) -> None:
         self.request = request
         self.sessions = sessions
+        self.work = work
         self._clients = clients
         # Browsers send a host's cookies to each of its ports, where another Chorus may be.
         port = _PORT.search(request.headers.get("host", ""))
@@ -91,6 +104,7 @@ class Visit:
         self._client: AsyncClient | None = None
         self._form: FormData | None = None
         self._me: Me | None = None
+        self._sends = False
 
     @property
     def address(self) -> str:
@@ -205,6 +219,12 @@ class Visit:
             return Response(headers={"HX-Redirect": path})
         return RedirectResponse(path, 303)
 
+    async def send(self, pieces: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> Response:
+        """An answer of any size, as it comes. Raises as `pieces` does before its first one."""
+        first = await anext(pieces, b"")
+        self._sends = True
+        return _Sent(self, first, pieces, headers)
+
     def finish(self, response: Response) -> Response:
         """The answer with its headers and, where it is new, its cookie."""
         response.headers.update(HEADERS)
@@ -220,12 +240,40 @@ class Visit:
             name, value, seconds, path="/console", httponly=True, samesite="strict", secure=secure
         )
 
+    async def leave(self) -> None:
+        """Close what was opened, unless the answer needs it until it is sent."""
+        if not self._sends:
+            await self.close()
+
     async def close(self) -> None:
         """Close what was opened."""
         if self._form is not None:
             await self._form.close()
         for client in self._opened:
             await client.close()
+
+
+class _Sent(StreamingResponse):
+    """What comes in pieces. The visit is over when it is sent, or cannot be."""
+
+    def __init__(
+        self, visit: Visit, first: bytes, rest: AsyncGenerator[bytes, None], headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(self._pieces(first), headers=headers)
+        self._visit = visit
+        self._rest = rest
+
+    async def _pieces(self, first: bytes) -> AsyncGenerator[bytes, None]:
+        yield first
+        async for piece in self._rest:
+            yield piece
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._rest.aclose()
+            await self._visit.close()
 
 
 Handler = Callable[[Visit], Awaitable[Response]]
@@ -237,11 +285,13 @@ class Door:
     Args:
         clients: see `Clients`.
         sessions: who is signed in.
+        work: runs what takes long.
     """
 
-    def __init__(self, clients: Clients, sessions: Sessions) -> None:
+    def __init__(self, clients: Clients, sessions: Sessions, work: Work) -> None:
         self._clients = clients
         self._sessions = sessions
+        self._work = work
 
     def endpoint(
         self, handler: Handler, *, anybody: bool = False
@@ -254,7 +304,7 @@ class Door:
         """
 
         async def answer(request: Request) -> Response:
-            visit = Visit(request, self._clients, self._sessions)
+            visit = Visit(request, self._clients, self._sessions, self._work)
             try:
                 if not anybody:
                     await visit.admit()
@@ -269,7 +319,7 @@ class Door:
                 LOG.exception("a page of the console failed")
                 response = await _failed(visit, HTTPException(500, "The console failed; the log says how."))
             finally:
-                await visit.close()
+                await visit.leave()
             return visit.finish(response)
 
         return answer

@@ -10,20 +10,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from chorus_console.door import Clients, Door, Handler, Sessions, Visit
+from chorus_console.door import Clients, Door, Handler, Sessions, Visit, Work
 from chorus_console.pages import HERE
 from chorus_console.views import (
     asked_fields,
     asking,
     batching,
     evaluating,
+    grants,
     interpreting,
     jobs,
+    keys,
     operations,
     set_versions,
     sets,
     signing,
     tasks,
+    tenant_settings,
     tenants,
     tuning,
     tuning_new,
@@ -32,7 +35,7 @@ from chorus_console.views import (
 
 _YEAR = "public, max-age=31536000, immutable"
 
-_VIEWS: Sequence[tuple[str, str, Handler]] = (
+VIEWS: Sequence[tuple[str, str, Handler]] = (
     ("GET", "", tasks.first),
     ("GET", "/sign-in", signing.show),
     ("POST", "/sign-in", signing.enter),
@@ -78,22 +81,31 @@ _VIEWS: Sequence[tuple[str, str, Handler]] = (
     ("POST", "/jobs/{job}", jobs.change),
     ("GET", "/operations", operations.show),
     ("GET", "/tenants", tenants.table),
-    ("GET", "/tenants/keys", tenants.keys),
-    ("POST", "/tenants/keys", tenants.make),
-    ("POST", "/tenants/keys/{key}", tenants.change),
+    ("GET", "/tenants/new", tenant_settings.new),
+    ("POST", "/tenants/new", tenant_settings.make),
+    ("GET", "/tenants/settings", tenant_settings.settings),
+    ("POST", "/tenants/settings", tenant_settings.change),
+    ("GET", "/tenants/keys", keys.table),
+    ("POST", "/tenants/keys", keys.make),
+    ("GET", "/tenants/keys/{key}", keys.one),
+    ("POST", "/tenants/keys/{key}", keys.change),
+    ("GET", "/tenants/grants", grants.show),
+    ("POST", "/tenants/grants", grants.change),
     ("GET", "/tenants/usage", tenants.usage),
     ("GET", "/tenants/audit", tenants.audit),
 )
+"""Method, path below `/console`, and what answers. Tests derive from it what they look at."""
 
 
-def console_routes(clients: Clients, sessions: Sessions) -> list[Route]:
+def console_routes(clients: Clients, sessions: Sessions, work: Work) -> list[Route]:
     """The routes of the console, all below `/console`.
 
     Args:
         clients: makes clients that ask this server.
         sessions: who is signed in.
+        work: runs what takes long.
     """
-    door = Door(clients, sessions)
+    door = Door(clients, sessions, work)
     made = [
         Route(
             f"/console{path}",
@@ -101,7 +113,7 @@ def console_routes(clients: Clients, sessions: Sessions) -> list[Route]:
             methods=[method],
             include_in_schema=False,
         )
-        for method, path, handler in _VIEWS
+        for method, path, handler in VIEWS
     ]
     files = Route("/console/files/{folder}/{name}", _files(), methods=["GET"], include_in_schema=False)
     rest = Route("/console/{rest:path}", door.endpoint(_nothing), include_in_schema=False)

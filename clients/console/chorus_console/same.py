@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlencode
 
 
@@ -15,11 +15,17 @@ class Same:
     Attributes:
         python: after `client = Client()`.
         command: for a shell.
+        deed: the words of the button that makes it; empty for what the page shows.
     """
 
     curl: str
     python: str
     command: str
+    deed: str = ""
+
+    def doing(self, deed: str) -> Same:
+        """This call, made by a button."""
+        return replace(self, deed=deed)
 
 
 def same(

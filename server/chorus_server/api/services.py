@@ -17,11 +17,14 @@ from chorus_server.api.http.bodies import BodyBudget, BodyShare
 from chorus_server.api.http.context import context_of
 from chorus_server.api.http.offload import Offload
 from chorus_server.api.http.traces import Traces
+from chorus_server.api.last_hour import LastHour
 from chorus_server.api.library.resolve import PromptLibrary
 from chorus_server.api.lifecycle import Lifecycle
 from chorus_server.api.metrics import Metrics
+from chorus_server.api.upkeep import Upkeep
 from chorus_server.changes.reader import ChangeReader
 from chorus_server.engine.limits import Limits
+from chorus_server.engine.stats import EngineStats
 from chorus_server.engine.thread.engine import Engine
 from chorus_server.jobs.feeds import JobFeeds
 from chorus_server.jobs.runner import JobRunner
@@ -38,7 +41,9 @@ from prompts_store.store import PromptStore
 P = ParamSpec("P")
 T = TypeVar("T")
 
-if TYPE_CHECKING:  # it imports JAX, and the routes are up before that
+if TYPE_CHECKING:  # these import JAX, and the routes are up before that
+    from chorus_server.engine.executor import CompileWatch
+    from chorus_server.engine.memory_plan import MemoryPlan
     from chorus_server.tuning.jobs.worker.service import TuningService
 
 
@@ -71,13 +76,50 @@ class BaseModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Compiled:
+    """What compiling cost.
+
+    Attributes:
+        programs: how many were compiled.
+        from_cache: how many of them came from the compile cache.
+        seconds: until the last one was ready.
+    """
+
+    programs: int
+    from_cache: int
+    seconds: float
+
+    def __str__(self) -> str:
+        cached = f", {self.from_cache} of them from the compile cache" if self.from_cache else ""
+        return f"{self.programs} programs in {self.seconds:.1f} s{cached}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStart:
+    """How the device was made ready.
+
+    Attributes:
+        watch: sees what is compiled, then and later.
+    """
+
+    plan: MemoryPlan
+    compiled: Compiled
+    watch: CompileWatch
+
+
+@dataclass(frozen=True, slots=True)
 class Serving:
-    """What exists once the programs are compiled."""
+    """What exists once the programs are compiled.
+
+    Attributes:
+        start: None for an engine without a device.
+    """
 
     engine: Engine
     vocabulary: Vocabulary
     base: BaseModelInfo
     limits: Limits
+    start: DeviceStart | None = None
 
 
 @dataclass(slots=True)
@@ -89,16 +131,18 @@ class Services:
         sessions: who is signed in to the console.
         changes: what other processes changed.
         serving: None until the model is loaded and its programs compiled.
-        text: threads for tokenising long texts, for neighbours and for `/metrics`.
+        text: threads for tokenising long texts, for neighbours, for `/metrics` and for the console's files.
         metrics: what `/metrics` shows.
         feeds: the tuning jobs that callers follow.
         usage: takes what came of each item.
         budgets: what each may still use.
+        upkeep: collects what nothing needs any more.
         tuning: runs tuning jobs in this process; None until the engine runs, or if workers run them.
         engine_jobs: run jobs whose work is requests to the engine; none until the engine runs.
         traces: takes the spans of requests; None if nothing is recorded.
         loop: the event loop that serves; None before it does.
         bodies: memory for request bodies: four times the largest body that the settings allow.
+        hour: what this process did in the last hour.
     """
 
     settings: Settings
@@ -112,15 +156,18 @@ class Services:
     changes: ChangeReader
     usage: UsageRecorder
     budgets: Budgets
+    upkeep: Upkeep
     serving: Serving | None = None
     tuning: TuningService | None = None
     engine_jobs: tuple[JobRunner, ...] = ()
     traces: Traces | None = None
     loop: asyncio.AbstractEventLoop | None = None
     bodies: BodyBudget = field(init=False)
+    hour: LastHour = field(init=False)
 
     def __post_init__(self) -> None:
         self.bodies = BodyBudget(4 * max(self.settings.max_body_bytes, self.settings.max_upload_bytes))
+        self.hour = LastHour(self.metrics, self._stats)
         metrics = self.metrics.api
         metrics.ready.watch(lambda: self.lifecycle.phase == "ready")
         metrics.body_bytes.watch(lambda: self.bodies.held_bytes)
@@ -164,6 +211,9 @@ class Services:
         for runner in (self.tuning, *self.engine_jobs):
             if runner is not None and runner.kind in kinds:
                 runner.wake()
+
+    def _stats(self) -> EngineStats:
+        return EngineStats() if self.serving is None else self.serving.engine.stats()
 
     def _served(self) -> Serving:
         if self.serving is None:

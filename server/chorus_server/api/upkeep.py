@@ -7,7 +7,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
 
 from chorus_server.api.library.resolve import PromptLibrary
 from chorus_server.api.metrics import ApiMetrics
@@ -21,6 +23,22 @@ SOON_SECONDS = 60.0
 """Seconds from a start or a failure to the next collection, if the interval is longer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """How a collection of this process ended.
+
+    Attributes:
+        blobs: removed, with data files; `freed_bytes` are theirs.
+        message: why nothing was collected; empty if it was.
+    """
+
+    at: datetime
+    outcome: Literal["collected", "failed", "refused"]
+    blobs: int = 0
+    freed_bytes: int = 0
+    message: str = ""
+
+
 class Upkeep:
     """Runs `PromptStore.purge_tenants` and `PromptStore.collect` every so often, on the store's threads.
 
@@ -31,6 +49,10 @@ class Upkeep:
         grace_seconds: how long a blob must have been unneeded.
         audit_days: how long audit logs are kept whose tenant does not say; None for ever.
         sleep: awaited between collections; tests give their own clock.
+        now: the time, for `last`.
+
+    Attributes:
+        last: the collection of this process that ended last.
     """
 
     def __init__(
@@ -42,7 +64,10 @@ class Upkeep:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         *,
         audit_days: int | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        self.last: Collection | None = None
+        self._now = now
         self._library = library
         self._metrics = metrics
         self._interval = interval_seconds
@@ -111,6 +136,7 @@ class Upkeep:
         except ConflictError as error:
             LOG.error("nothing is collected: %s", error.message)
             self._metrics.collections.inc(1, "refused")
+            self.last = Collection(self._now(), "refused", message=error.message)
             return True
         except Exception as error:  # whatever failed, the next collection may work, and requests go on
             known = isinstance(error, StoreError | ChorusError)
@@ -120,11 +146,15 @@ class Upkeep:
                 exc_info=None if known else error,
             )
             self._metrics.collections.inc(1, "false")
+            message = str(error) if known else type(error).__name__
+            self.last = Collection(self._now(), "failed", message=message)
             return False
         self._tell(report)
         return True
 
     def _tell(self, report: CollectReport) -> None:
+        removed = report.blobs + report.orphans + report.files
+        self.last = Collection(self._now(), "collected", removed, report.freed_bytes)
         self._metrics.collections.inc(1, "true")
         self._metrics.collected_blobs.inc(report.blobs + report.orphans)
         self._metrics.collected_bytes.inc(report.freed_bytes)

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 from chorus_server.errors import ConflictError, InvalidInputError
-from chorus_server.jobs_wiring import this_process
+from chorus_server.jobs.runner import this_process
 from prompts_store.blobs.bucket import Bucket
 from prompts_store.errors import StoreError
 

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from chorus_server.engine.requests import Origin, RequestKind, Timings
 from chorus_server.engine.stats import EngineStats
 from chorus_server.metrics import (
+    OTHER,
     SECONDS,
     Counter,
     Gauges,
@@ -33,13 +34,14 @@ class EngineMetrics:
 
     Args:
         tenant_series: how many tenants have a series of their own.
-        task_series: how many tasks have a series of their own.
+        task_series: how many tasks have a series of their own, and how many versions.
     """
 
     def __init__(self, registry: MetricsRegistry, tenant_series: int = 50, task_series: int = 200) -> None:
         made, kind = registry, ("kind",)
         self._tenant = LabelCap(tenant_series)
         self._task = LabelCap(task_series)
+        self._version = LabelCap(task_series)
         self._row_bytes = 0
         # Requests.
         self.requests = Counter(
@@ -95,6 +97,12 @@ class EngineMetrics:
             "chorus_task_requests_total",
             "Engine requests by task; later tasks count as other.",
             ("task", "outcome"),
+        )
+        self.version_requests = Counter(
+            made,
+            "chorus_version_requests_total",
+            "Engine requests by version of a task; later versions count as other.",
+            ("task", "version", "outcome"),
         )
         # Steps.
         self.batch_rows = Histogram(made, "chorus_batch_rows", "Requests in one prefill step.", _ROWS, kind)
@@ -222,6 +230,9 @@ class EngineMetrics:
         self.requests.inc(1, kind, outcome)
         self.tenant_requests.inc(1, tenant, outcome)
         self.task_requests.inc(1, self._task(origin.task or _BASE_TASK), outcome)
+        if origin.version is not None:
+            named = self._version(f"{origin.task}@{origin.version}")
+            self.version_requests.inc(1, *(named.split("@") if named != OTHER else (OTHER, OTHER)), outcome)
         if timings is None:
             return
         self.input_tokens.inc(input_tokens)

@@ -46,7 +46,7 @@ class Origin:
         key: id of the caller's key; empty without one.
         digest: of the version that `task` means, for usage.
         call, item: id of the HTTP request and the item's place in it, for usage.
-        version: number of the version that `task` means, for traces.
+        version: number of the version that `task` means, for traces and metrics.
         traceparent: of the span that this is a part of (W3C Trace Context); empty if it is not recorded.
     """
 

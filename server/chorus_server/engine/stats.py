@@ -1,8 +1,11 @@
-"""Every gauge of the engine at one instant."""
+"""What the engine holds at one instant: every gauge, and for people a closer look."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from chorus_server.engine.requests import RequestKind
 
 LISTED_TASKS = 64
 """Most tasks that are told by name at an instant."""
@@ -86,3 +89,47 @@ class EngineStats:
             or self.loads_in_flight
             or self.in_flight_steps
         )
+
+
+@dataclass(frozen=True, slots=True)
+class TenantQueue:
+    """A tenant's requests that wait, for the device or a prompt, and the work units that they may cost."""
+
+    tenant: str
+    requests: int
+    units: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillSummary:
+    """The prefill step whose result was read last.
+
+    Attributes:
+        tasks: how many of its requests each task has; the base model's name is empty.
+        tokens: those that belonged to requests; `padded_tokens` are all tokens of the bucket.
+        at: when the result was read, on the engine's clock.
+    """
+
+    kind: RequestKind
+    tasks: Mapping[str, int]
+    tokens: int
+    padded_tokens: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLook:
+    """Whose work the engine has, beside its gauges.
+
+    Attributes:
+        on_device: requests on the device by task, as in `PrefillSummary`.
+        prefill: None before the first.
+        prefill_seconds_ago: how long ago that was.
+        queue: every tenant with waiting requests.
+    """
+
+    stats: EngineStats = field(default_factory=EngineStats)
+    on_device: Mapping[str, int] = field(default_factory=dict)
+    prefill: PrefillSummary | None = None
+    prefill_seconds_ago: float = 0.0
+    queue: tuple[TenantQueue, ...] = ()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -15,7 +17,7 @@ from chorus_server.jobs.endings import AttemptEnding
 from chorus_server.jobs.leased import LeasedJob
 from chorus_server.jobs.leftovers import remove_leftovers
 from prompts_store.errors import StoreError
-from prompts_store.jobs.records import MATRIX_DTYPE, JobKind
+from prompts_store.jobs.records import MATRIX_DTYPE, Job, JobKind
 from prompts_store.store import PromptStore
 
 logger = logging.getLogger(__name__)
@@ -23,6 +25,11 @@ logger = logging.getLogger(__name__)
 _BEATS_A_LEASE = 3.0
 _SWEEP_SECONDS = 3600.0
 _TELL_SECONDS = 30.0
+
+
+def this_process() -> str:
+    """The name of this process, for people."""
+    return f"{socket.gethostname()[:64]} process {os.getpid()}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +113,12 @@ class JobRunner(ABC):
     @property
     def running(self) -> tuple[str, ...]:
         """Ids of the jobs that are running."""
-        return tuple(held.job.id for held in tuple(self._running.values()))
+        return tuple(job.id for job in self.jobs)
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """The jobs that are running, as they were when they were taken."""
+        return tuple(held.job for held in tuple(self._running.values()))
 
     def begin_to_stop(self) -> None:
         """Have the running jobs end soon, and take no other. Returns at once."""

@@ -79,6 +79,11 @@ class Budgets:
         self._leasing = Leasing(ask_store, thread, metrics, self._lock, clock)
         self._warned: dict[tuple[str, str, str], datetime] = {}
 
+    @property
+    def replica(self) -> str:
+        """What this process is called where it leases budgets."""
+        return self._leasing.replica
+
     async def reserve(self, caller: Principal, requests: Sequence[Request]) -> None:
         """Take what these requests may cost at most, for all of them or for none.
 

@@ -14,6 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from chorus import Client
 from tests.clients_in_the_wild.conftest import SHAPES
 from tests.end_to_end.served import Served
 from tests.pip_environment import pip_environment, unavailable
@@ -52,6 +53,12 @@ class Site:
         assert answer.status_code == 201, answer.text
         found: dict[str, Any] = answer.json()
         return found
+
+    def kept_browser(self, key: str) -> Browser:
+        """One that is signed in, and open for longer than a test. Whoever asks for it closes it."""
+        made = self.browser(key)
+        self.opened.remove(made.http)
+        return made
 
     def revoke(self, key: dict[str, Any]) -> None:
         """End a key."""
@@ -114,6 +121,28 @@ def site(one_site: Site) -> Iterator[Site]:
     yield one_site
     while one_site.opened:
         one_site.opened.pop().close()
+
+
+@pytest.fixture(scope="package")
+def things(one_site: Site) -> dict[str, str]:
+    """Something of each kind for the names in the paths of the console's routes: see `site_map.places`."""
+    key = one_site.key(name="maker")
+    with Client(one_site.url, key["key"]) as client:
+        client.packs.create("drawer", {"mood": "sentiment@1"})
+        client.packs.create("drawer", {"mood": "sentiment@3", "tone": "sentiment@1"})
+        client.packs.promote("drawer", 2)
+        client.tasks.share("sentiment", "fir")
+        rows = [{"text": "a joyless mess", "label": "negative"}, {"text": "funny", "label": "positive"}]
+        job = client.evaluations.wait(client.evaluations.start(["sentiment@1", "sentiment@3"], rows * 4))
+        tuning = client.tuning.start("shelved", train=rows * 8, target="label", recipe={"steps": 2})
+        client.tuning.cancel(tuning)
+        ended = client.evaluations.start(["sentiment@1"], rows * 1000)
+        client.evaluations.cancel(ended)
+        return {
+            "tenant": "default", "task": "sentiment", "pack": "drawer", "ensemble": "sentiment-vote",
+            "key": key["id"], "job": job.id,
+            "tuning": tuning.id, "file": str(job.result["predictions"]), "ended": ended.id,
+        }  # fmt: skip
 
 
 @pytest.fixture(scope="module")

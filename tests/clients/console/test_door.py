@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import html
 import json
-import operator
 import re
-import shlex
 import time
 from typing import Any
 
-import click
 import pytest
 
 from chorus import Client
-from chorus.cli.root import chorus
-from chorus_server.api.routes.asgi import ROUTERS
 from tests.clients.console.conftest import Site
-from tests.clients.console.test_browser import PAGES as EVERY_PAGE
 
 TASK = "/console/tasks/default/sentiment"
 MOVE = f"{TASK}/move"
-PAGES = [path for path in EVERY_PAGE if "sign-in" not in path]
 
 
 def live(site: Site) -> Any:
@@ -386,25 +378,6 @@ def test_what_a_key_may_not_do_its_session_may_not(site: Site) -> None:
     form = {"alias": "live", "version": "1", "now": str(live(site)), "back": ""}
     answer = browser.post(MOVE, form)
     assert answer.status_code == 403 and "prompts:write" in answer.text
-
-
-@pytest.mark.parametrize("path", PAGES)
-def test_every_page_names_a_route_a_method_and_a_command_that_are_there(site: Site, path: str) -> None:
-    browser = site.browser(site.key(name="same")["key"])
-    text = html.unescape(browser.get(path).text)
-    routes = [re.sub(r"{[a-z]+}", "[^/]+", route.path) for router in ROUTERS for route in router.routes]
-    shown = re.search(r'curl -s (?:-X [A-Z]+ )?"\$CHORUS_URL([^"?]+)', text)
-    assert shown and any(re.fullmatch(re.sub(r"{[a-z]+}", "[^/]+", route), shown[1]) for route in routes), (
-        text
-    )
-    names = re.search(r"client\.([a-z_.]+)\(", text)
-    assert names and callable(operator.attrgetter(names[1])(Client("http://127.0.0.1:1", "")))
-    if "chorus " in (command := re.search('aria-label="chorus"><code>([^<]*)', text) or [""])[0]:
-        at: click.Command = chorus
-        for word in shlex.split(command[1])[1:]:
-            if isinstance(at, click.Group) and (found := at.commands.get(word)) is not None:
-                at = found
-        assert not isinstance(at, click.Group) or at.invoke_without_command, command[1]
 
 
 def test_signing_in_again_ends_the_session_before(site: Site) -> None:

@@ -13,24 +13,25 @@ import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import httpx2
 import pytest
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from chorus import AsyncClient
 from chorus.cli.job_view import JobView
-from chorus.types import AuditRow, Job
-from chorus_console import data, rows
+from chorus.types import AuditRow, Job, Tick
+from chorus_console import data, limits_form, rows
 from chorus_console.door import own_path
 from chorus_console.templates_of import fields_of, filled
 from chorus_console.trials import trials_of
-from chorus_console.views import tuning
+from chorus_console.views import operations, tuning
 from chorus_console.views.interpreting import cosine, drawn, likeness, moves, read_rows
-from chorus_console.views.operations import Samples
 from chorus_console.views.tenants import checked
-from tests.clients.fake_chorus import FakeChorus
+from prompts_store.tenants.limits import KeyLimits, TenantLimits
+from tests.clients.fake_chorus import FakeChorus, tick
 from tests.clients.fake_tuning import happened
 
 
@@ -171,17 +172,21 @@ def test_rows_move_between_prompts_of_one_width_only() -> None:
         moves(here, [array.array("f", [1, 2, 3])])
 
 
-def test_quantiles_are_read_from_a_histogram() -> None:
-    text = (
-        '# HELP x\nchorus_request_seconds_bucket{kind="score",le="0.1"} 5\n'
-        'chorus_request_seconds_bucket{kind="score",le="+Inf"} 10\n'
-        'chorus_tenant_requests_total{tenant="a\\"b",outcome="ok"} 3\n'
-    )
-    found = Samples(text)
-    assert found.quantile("chorus_request_seconds", 0.5, kind="score") == 0.1
-    assert found.quantile("chorus_request_seconds", 0.95) == math.inf
-    assert found.quantile("chorus_request_seconds", 0.5, kind="generate") is None
-    assert found.most("chorus_tenant_requests_total", "tenant") == [('a"b', 3.0)]
+def test_an_hour_is_drawn_in_few_points() -> None:
+    """The sums of what is drawn are those of the ticks, and a whole hour is a small part of a page."""
+    hour = [Tick.model_validate(tick(number)) for number in range(360)]
+    drawn = {curve["title"]: curve for curve in operations.curves(hour)}
+    requests = drawn["Requests a minute"]
+    assert requests["x"][0] == -59.3 and requests["x"][-1] == 0 and len(requests["x"]) == 90
+    answered = requests["lines"][0]["values"]
+    assert sum(answered) * 40 / 60 == pytest.approx(sum(range(360)), rel=0.01)
+    assert drawn["Work units that wait"]["lines"][0]["values"][-1] == 3260
+    assert drawn["Latency in ms"]["lines"][1]["values"][0] == 700
+    assert len(json.dumps(list(drawn.values()))) < 10_000
+    few = operations.curves(hour[:2])
+    assert [curve["x"] for curve in few] == [[-0.2, 0]] * len(few)
+    assert few[1]["lines"][0]["values"] == [None, 200]
+    assert operations.curves([]) == []
 
 
 @pytest.mark.parametrize(
@@ -269,6 +274,43 @@ def test_every_curve_is_thinned() -> None:
     for curve in tuning.curves(view):
         assert len(curve["x"]) <= 400 and curve["x"][-1] == 5000
         assert all(len(line["values"]) == len(curve["x"]) for line in curve["lines"])
+
+
+def paths_of(model: type[BaseModel], before: str = "") -> set[str]:
+    """The path of each number of a model."""
+    found: set[str] = set()
+    for name, declared in model.model_fields.items():
+        kinds = [each for each in get_args(declared.annotation) if isinstance(each, type)]
+        inner = next((each for each in kinds if issubclass(each, BaseModel)), None)
+        found |= paths_of(inner, f"{before}{name}.") if inner else {before + name}
+    return found
+
+
+@pytest.mark.parametrize(("model", "of_tenant"), [(TenantLimits, True), (KeyLimits, False)])
+def test_the_form_has_a_field_for_every_limit_that_there_is(model: type[BaseModel], of_tenant: bool) -> None:
+    fields = {path for _, row in limits_form.grid(of_tenant) for _, path in row if path}
+    fields |= {f"stored.{name}" for name in limits_form.STORED} if of_tenant else set()
+    assert fields == paths_of(model) and len(fields) > 10
+
+
+def test_limits_go_through_the_form_and_come_back() -> None:
+    limits = {"per_minute": {"requests": 0}, "per_month": {"tokens": {"soft": 5, "hard": 1_000_000}}}
+    values = limits_form.values_of(limits)
+    assert limits_form.document(values) == limits and limits_form.document({}) == {}
+    sent = [(f"limit.{path}", f" {int(value):,} ") for path, value in values.items()]
+    assert limits_form.given([*sent, ("limit.stored.prompts", " "), ("name", "x")]) == values
+    for wrong in ("-1", "1.5", "many", "\u0661", "9" * 17, str(2**53 + 1)):
+        with pytest.raises(HTTPException, match="whole number"):
+            limits_form.document({"per_minute.requests": wrong})
+
+
+def test_rows_are_read_from_one_on() -> None:
+    values = array.array("f", range(120))
+    header = json.dumps({"prompt": {"dtype": "F32", "shape": [60, 2], "data_offsets": [0, 480]}}).encode()
+    file = struct.pack("<Q", len(header)) + header + values.tobytes()
+    assert len(read_rows(file)) == 48 and list(read_rows(file)[47]) == [94, 95]
+    assert [list(row) for row in read_rows(file, 58)] == [[116, 117], [118, 119]]
+    assert read_rows(file, 96) == [] and drawn([]) == (0, []) and moves([], read_rows(file)) == []
 
 
 def test_every_prompt_of_an_ensemble_has_a_curve_and_of_many_the_best() -> None:

@@ -40,6 +40,13 @@ def test_the_console_imports_the_client_jinja_and_starlette_alone() -> None:
         assert outside(path.read_text()) <= ALLOWED, path.name
 
 
+def test_work_off_the_loop_is_bounded() -> None:
+    """By `Visit.work`. The default threads of asyncio take any number of calls."""
+    for path in CONSOLE.rglob("*.py"):
+        text = path.read_text()
+        assert "to_thread" not in text and "run_in_executor" not in text, path.name
+
+
 def test_control_another_import_is_noticed() -> None:
     assert outside("import os\nfrom prompts_store.store import PromptStore") == {"prompts_store"}
 

@@ -207,13 +207,14 @@ READS = {
     "get_calibration",
     "get_ensemble", "get_file", "get_job", "get_key", "get_task", "get_tenant", "get_version", "hold",
     "holds_keys",
+    "budget_holders", "job_holders",
     "in_memory", "job_events", "jobs_of_other_matrices", "last_change", "last_ensemble_number", "last_number",
     "list_calibrations", "list_ensembles", "get_pack", "last_pack_number", "list_packs", "pack_alias_history",
     "resolve_pack", "rollbacks",
     "list_files", "list_grants", "list_jobs", "list_keys", "list_shared", "list_tasks", "list_tenants",
     "list_versions", "open", "pairing", "plan_collection", "require_grant", "resolve",
     "resolve_ensemble", "usage", "values", "verify_audit",
-    "check_file_room", "check_version_room", "soft_limit", "stored_use", "was_purged",
+    "check_file_room", "check_version_room", "soft_limit", "stored_use", "upkeep_due_at", "was_purged",
 }  # fmt: skip
 
 

@@ -36,6 +36,19 @@ def test_a_minute_refills_and_takes_back(store: PromptStore, clock: FakeClock) -
     assert asked(store, TWO, *limit, need=100).granted == 60
 
 
+def test_who_leases_budgets_is_known_while_a_lease_lasts(store: PromptStore, clock: FakeClock) -> None:
+    assert store.budget_holders() == []
+    asked(store, ONE, "per_minute.requests", 60, need=4)
+    asked(store, ONE, "per_month.tokens", 60, need=4)
+    clock.advance(5)
+    asked(store, TWO, "per_minute.requests", 60, need=4)
+    one, two = store.budget_holders()
+    assert (one.name, one.leases, two.name, two.leases) == (ONE, 2, TWO, 1)
+    assert two.expires_at == clock() + timedelta(seconds=LEASE_SECONDS)
+    clock.advance(LEASE_SECONDS - 5)
+    assert [each.name for each in store.budget_holders()] == [TWO]
+
+
 def test_no_more_than_half_is_leased_ahead(store: PromptStore) -> None:
     limit = ("per_minute.tokens", 1000)
     assert asked(store, ONE, *limit, need=10, ahead=900).granted == 500

@@ -34,6 +34,21 @@ def test_a_claimed_job_is_prepared_by_its_owner(store: PromptStore, clock: FakeC
     assert store.job_events("acme", job_id)[-1].data == {"status": "preparing", "attempt": 1}
 
 
+def test_who_runs_jobs_is_known_while_a_lease_lasts(store: PromptStore, clock: FakeClock) -> None:
+    for tenant in ("acme", "other", "third", "fourth"):
+        create(store, tenant)
+    assert store.job_holders() == []
+    claim(store, "b", 30)
+    claim(store, "a", 60)
+    last = claim(store, "b", 90)[1]
+    a, b = store.job_holders()
+    assert (a.name, a.leases, b.name, b.leases, b.expires_at) == ("a", 1, "b", 2, last.expires_at)
+    clock.advance(60)
+    assert [(each.name, each.leases) for each in store.job_holders()] == [("b", 1)]
+    store.release_job(last)
+    assert store.job_holders() == []
+
+
 def test_jobs_for_another_base_are_left_alone(store: PromptStore) -> None:
     store.create_job("acme", "tuning", {"base_fingerprint": "small"})
     mine = create(store)

@@ -62,6 +62,21 @@ def test_rows_add_up_in_every_group(store: PromptStore) -> None:
             assert keys == sorted(keys), "in order"
 
 
+def test_the_largest_sums_and_those_of_some_tasks(store: PromptStore) -> None:
+    """The control is all of them, which the tests above compare with the rows."""
+    store.record_usage(REPLICA, random_rows(2, 300))
+    for groups in ((), ("task",), ("tenant", "task", "key"), ("task", "day"), ("month", "task")):
+        every = store.usage(BEGIN, END, tenant=None, group_by=groups)
+        wanted = sorted(every, key=lambda each: -each.work_units)
+        for top in (1, 3, 1000):
+            assert store.usage(BEGIN, END, tenant=None, group_by=groups, top=top) == wanted[:top], groups
+    by_task = {each.task: each for each in store.usage(BEGIN, END, tenant="acme", group_by=["task"])}
+    for tasks in (["acme/sst2"], ["acme/trec", "acme/sst2", "nobody/knows"], []):
+        found = store.usage(BEGIN, END, tenant="acme", group_by=["task"], tasks=tasks)
+        assert found == [by_task[name] for name in sorted(tasks) if name in by_task]
+    assert store.usage(BEGIN, END, tenant="other", tasks=["acme/trec"], top=5)[0].items > 0
+
+
 def test_a_row_written_again_counts_once(store: PromptStore) -> None:
     rows = random_rows(2, 60)
     assert store.record_usage(REPLICA, rows[:40]) == 40

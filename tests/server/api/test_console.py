@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from chorus_server import console_wiring
 from chorus_server.app import build_app
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.settings import Settings
@@ -152,3 +154,57 @@ def test_it_is_served_unless_others_come_in_without_a_key(
     finally:
         app.services.changes.close()
         app.services.library.close()
+
+
+LARGE = 48 << 20
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["streams", "control"])
+def test_a_download_is_never_whole_in_memory(
+    keyed: ApiServer, signed_in: Browser, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    """A large file goes through the console in pieces, as through the API. The control sends it through a
+    transport that collects answers."""
+    if whole:
+        monkeypatch.setattr(
+            console_wiring,
+            "InProcess",
+            lambda api, address: httpx2.ASGITransport(_Marked(api), client=(address, 0)),
+        )
+    pieces = (bytes([number]) * (1 << 20) for number in range(LARGE >> 20))
+    bearer = {"authorization": f"Bearer {KEY}", "content-type": "application/octet-stream"}
+    sent = httpx2.post(f"{keyed.url}/v1/files?name=large.jsonl", content=pieces, headers=bearer, timeout=60)
+    assert sent.status_code == 201, sent.text
+    count = 0
+    tracemalloc.start()
+    try:
+        with signed_in.http.stream("GET", f"/console/jobs/files/{sent.json()['id']}") as answer:
+            assert answer.status_code == 200 and answer.headers["content-length"] == str(LARGE)
+            for piece in answer.iter_raw():
+                count += len(piece)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert count == LARGE
+    assert peak > LARGE if whole else peak < LARGE / 4
+
+
+class _Marked:
+    """The API as the console asks it."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._app({**scope, "chorus.in_process": True}, receive, send)
+
+
+def test_too_much_work_at_once_is_refused(
+    keyed: ApiServer, signed_in: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files are read on the server's few threads, and no more wait for them than for anything else."""
+    form = {"task": "nothing", "rows": "a text"}
+    assert signed_in.post("/console/try", **form).status_code == 200
+    monkeypatch.setattr(keyed.services.text, "_waiting", 0)
+    refused = signed_in.post("/console/try", **form)
+    assert refused.status_code == 503 and "text threads" in refused.text and refused.headers["retry-after"]

@@ -109,6 +109,7 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
     ("GET", "/metrics"): NONE,
     ("GET", "/openapi.json"): NONE,
     ("GET", "/v1/model"): NONE,
+    ("GET", "/v1/operations"): NONE,
     ("GET", "/v1/me"): NONE,
     ("GET", "/v1/shared"): NONE,
     ("GET", "/v1/tasks"): NONE,
@@ -308,7 +309,10 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
     ),
     ("GET", "/openai/v1/batches/{batch}"): (Case("/openai/v1/batches/{batch}"),),
     ("POST", "/openai/v1/batches/{batch}/cancel"): (Case("/openai/v1/batches/{batch}/cancel"),),
-    ("GET", "/v1/usage"): (Case("/v1/usage?tenant={tenant}"),),
+    ("GET", "/v1/usage"): (
+        Case("/v1/usage?tenant={tenant}"),
+        Case("/v1/usage?tenant={tenant}&task={task}"),
+    ),
     ("POST", "/v1/keys"): (Case("/v1/keys?tenant={tenant}", sent({"name": "x", "scopes": ["infer"]})),),
     ("GET", "/v1/keys"): (Case("/v1/keys?tenant={tenant}"),),
     ("GET", "/v1/audit"): (
@@ -592,7 +596,11 @@ def test_nothing_of_another_tenant_is_in_a_list_a_page_or_the_metrics(
     body = {"task": "secret", "input": CANARY, "max_new_tokens": 2}
     answer = world.send("POST", "/v1/generate", world.keys["theirs"], json=body)
     assert answer.status_code == 200, answer.text
-    assert CANARY not in world.send("GET", "/metrics", world.keys["operator"]).text
+    everything = world.api.store.create_key("default", "everything", scopes=sorted(ALL_SCOPES))[1]
+    assert CANARY not in world.send("GET", "/metrics", everything).text
+    assert "theirs/secret" in world.send("GET", "/v1/operations", everything).text
+    answer = world.send("GET", "/v1/operations", world.keys["good"])
+    assert CANARY not in answer.text and "theirs" not in answer.text and "secret" not in answer.text
     assert CANARY not in caplog.text
 
 

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from chorus_server.api.http.disconnect import settle
 from chorus_server.api.http.offload import Offload
 from chorus_server.api.library.resolve import PromptLibrary
 from chorus_server.api.metrics import Metrics
-from chorus_server.api.upkeep import SOON_SECONDS, Upkeep
+from chorus_server.api.upkeep import SOON_SECONDS, Collection, Upkeep
 from prompts_store.errors import StoreError
 from prompts_store.store import PromptStore
 from prompts_store.testing import FakeClock, example_prompt
@@ -89,12 +90,17 @@ def test_a_deleted_version_is_collected_after_its_grace_period(
 
     async def scenario() -> None:
         ticks = Ticks(clock)
-        job = asyncio.ensure_future(Upkeep(library, metrics.api, HOUR, 100.0, ticks.sleep).run())
+        upkeep = Upkeep(library, metrics.api, HOUR, 100.0, ticks.sleep, now=clock)
+        job = asyncio.ensure_future(upkeep.run())
         assert await ticks.asked() == SOON_SECONDS  # a server that restarts often collects, too
+        assert upkeep.last is None is library.store.upkeep_due_at()
         assert await ticks.next() == HOUR
         assert counted(metrics, "chorus_collected_blobs_total") == 0
+        assert upkeep.last == Collection(clock(), "collected")
+        assert library.store.upkeep_due_at() == clock() + timedelta(seconds=HOUR)
         library.store.values(digest)
         assert await ticks.next() == HOUR
+        assert upkeep.last.blobs == 1 and upkeep.last.freed_bytes > 0
         await settle(job)
 
     with caplog.at_level(logging.INFO, "chorus.upkeep"):
@@ -143,9 +149,12 @@ def test_a_failure_is_logged_counted_and_tried_again_soon(
 
     async def scenario() -> None:
         ticks = Ticks(clock)
-        job = asyncio.ensure_future(Upkeep(library, metrics.api, HOUR, 0.0, ticks.sleep).run())
+        upkeep = Upkeep(library, metrics.api, HOUR, 0.0, ticks.sleep)
+        job = asyncio.ensure_future(upkeep.run())
         await ticks.asked()
         assert await ticks.next() == SOON_SECONDS
+        why = str(error) if isinstance(error, StoreError) else "RuntimeError"
+        assert upkeep.last is not None and (upkeep.last.outcome, upkeep.last.message) == ("failed", why)
         assert await ticks.next() == HOUR
         await settle(job)
 
@@ -172,11 +181,14 @@ def test_a_refusal_waits_for_an_operator(
 
     async def scenario() -> None:
         ticks = Ticks(clock)
-        job = asyncio.ensure_future(Upkeep(library, metrics.api, HOUR, HOUR, ticks.sleep).run())
+        upkeep = Upkeep(library, metrics.api, HOUR, HOUR, ticks.sleep)
+        job = asyncio.ensure_future(upkeep.run())
         assert counted(metrics, "chorus_collections_total", ok="refused") == 0
         assert await ticks.asked() == SOON_SECONDS
         assert await ticks.next() == HOUR
         assert await ticks.next() == HOUR
+        assert upkeep.last is not None and upkeep.last.outcome == "refused"
+        assert "chorus store adopt" in upkeep.last.message
         await settle(job)
 
     asyncio.run(scenario())

@@ -31,7 +31,7 @@ def test_upkeep_is_left_to_servers(settings: Settings) -> None:
 
     async def ends(app: Any) -> bool:
         """Whether upkeep ends by itself; a server's first waits for a minute."""
-        return bool((await asyncio.wait({asyncio.ensure_future(app.upkeep.run())}, timeout=0.05))[0])
+        return bool((await asyncio.wait({asyncio.ensure_future(app.services.upkeep.run())}, timeout=0.05))[0])
 
     made = host.Host(settings)
     assert made.run(ends(made._app))

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from chorus import ApiError, AsyncClient, NotFoundError, UnauthenticatedError
+from chorus.routes.inference import ClassifyItem, GenerateItem
 from chorus.types import Classification, EnsembleAnswer, FailedItem, Generation, Version
 from chorus_console import rows
 from chorus_console.door import Visit
@@ -19,6 +20,8 @@ from chorus_console.same import Same, same
 from chorus_console.templates_of import fields_of
 
 MOST_BESIDE = 4
+_MOST_TOGETHER = 64
+"""Rows of one request for several versions. More fill batches of their own."""
 _SUGGESTED = 100
 
 Input = str | dict[str, str]
@@ -33,6 +36,7 @@ class Asked:
         answers: one for each input; empty if all of it failed.
         problem: why it failed.
         seconds: from sending to the answer.
+        shared: whether others were asked in the same request.
     """
 
     reference: str
@@ -40,6 +44,7 @@ class Asked:
     answers: Sequence[Classification | Generation | EnsembleAnswer | FailedItem] = ()
     problem: str = ""
     seconds: float = 0.0
+    shared: bool = False
     calls: list[Same] = field(default_factory=list)
 
 
@@ -57,7 +62,7 @@ async def show(visit: Visit) -> Response:
     first = references[0] if references else "TASK"
     return await visit.show(
         "try.html", references=references, fields=names, known=known, text=query.get("text", ""),
-        same=_call(first, "a joyless mess", "classify"),
+        same=_call(first, "a joyless mess", "classify").doing("Ask"),
     )  # fmt: skip
 
 
@@ -90,10 +95,10 @@ async def ask(visit: Visit) -> Response:
     if await visit.text("how") == "vote":
         asked = [await _vote(visit.client, references, inputs)]
     else:
-        asked = list(await asyncio.gather(*(_ask(visit.client, each, inputs) for each in references)))
+        asked = await _side_by_side(visit.client, references, inputs)
     if is_file:
         return await visit.show("try_rows.html", asked=asked, inputs=inputs, label=rows.label)
-    return await visit.show("try_answers.html", asked=asked, input=inputs[0])
+    return await visit.show("try_answers.html", asked=asked, together=_together(asked, inputs[0]))
 
 
 async def _inputs(visit: Visit) -> tuple[list[Input], bool]:
@@ -102,10 +107,10 @@ async def _inputs(visit: Visit) -> tuple[list[Input], bool]:
     file, pasted = form.get("file"), await visit.text("rows")
     if isinstance(file, UploadFile) and file.filename:
         content = await file.read()
-        found = await asyncio.to_thread(rows.read, content, file.filename)
+        found = await visit.work(rows.read, content, file.filename)
         return _few(found), True
     if pasted:
-        return _few(await asyncio.to_thread(rows.read, pasted.encode(), "")), True
+        return _few(await visit.work(rows.read, pasted.encode(), "")), True
     given = {name.removeprefix("field."): str(form[name]) for name in form if name.startswith("field.")}
     if not any(text.strip() for text in given.values()):
         raise HTTPException(400, "Write something to ask about.")
@@ -118,51 +123,107 @@ def _few(found: list[Input]) -> list[Input]:
     return found
 
 
-async def _ask(client: AsyncClient, reference: str, inputs: Sequence[Input]) -> Asked:
-    """Ask one task or ensemble. What it refuses stands in its own column."""
-    try:
-        version = await client.tasks.version(reference)
-    except NotFoundError as error:
-        if error.code not in ("unknown_task", "not_found"):
-            return Asked(reference, problem=str(error))
-        return await _ensemble(client, reference, inputs, error)
-    except UnauthenticatedError:
-        raise
-    except ApiError as error:
-        return Asked(reference, problem=str(error))
-    pinned = f"{version.task}@{version.version}"
-    texts = [fitting(given, version.template) for given in inputs]
-    started, kind = time.perf_counter(), "classify" if version.labels else "generate"
-    asked = Asked(pinned, version)
-    try:
-        asked.answers = (
-            (await client.classify(pinned, inputs=texts)).results
-            if version.labels
-            else (await client.generate(pinned, inputs=texts, logprobs=True)).results
-        )
-    except UnauthenticatedError:
-        raise
-    except ApiError as error:
-        asked.problem = str(error)
-    asked.seconds = time.perf_counter() - started
-    asked.calls.append(_call(pinned, texts[0], kind))
+async def _side_by_side(
+    client: AsyncClient, references: Sequence[str], inputs: Sequence[Input]
+) -> list[Asked]:
+    """Ask each. What one of them refuses stands in its own column. Versions that rank labels are asked in one
+    request, whose rows the server puts into one batch, and so are those that write text."""
+    asked = [Asked(reference) for reference in references]
+    await asyncio.gather(*(_find(client, each) for each in asked))
+    found = [each for each in asked if each.version is not None]
+    ranking = [each for each in found if each.version is not None and each.version.labels]
+    writing = [each for each in found if each not in ranking]
+    sets = [each for each in asked if each.version is None and not each.problem]
+    await asyncio.gather(
+        _ask(client, "classify", ranking, inputs),
+        _ask(client, "generate", writing, inputs),
+        *(_ensemble(client, each, inputs) for each in sets),
+    )
     return asked
 
 
-async def _ensemble(
-    client: AsyncClient, reference: str, inputs: Sequence[Input], unknown: NotFoundError
-) -> Asked:
-    started = time.perf_counter()
+async def _find(client: AsyncClient, asked: Asked) -> None:
+    """The version that a reference means; none if it may be an ensemble's."""
     try:
-        answers = (await client.ensemble(reference, inputs=[_text(given) for given in inputs])).results
-    except NotFoundError:
-        return Asked(reference, problem=str(unknown))
+        asked.version = await client.tasks.version(asked.reference)
     except UnauthenticatedError:
         raise
     except ApiError as error:
-        return Asked(reference, problem=str(error))
-    seconds, call = time.perf_counter() - started, _call(reference, _text(inputs[0]), "ensemble")
-    return Asked(reference, None, answers, "", seconds, [call])
+        if not isinstance(error, NotFoundError) or error.code not in ("unknown_task", "not_found"):
+            asked.problem = str(error)
+    else:
+        asked.reference = f"{asked.version.task}@{asked.version.version}"
+
+
+async def _ask(client: AsyncClient, kind: str, group: Sequence[Asked], inputs: Sequence[Input]) -> None:
+    """Ask versions in one request; one by one if there is too much for that, or it is refused for what one of
+    them does not take."""
+    if len(group) * len(inputs) > _MOST_TOGETHER and len(group) > 1:
+        await asyncio.gather(*(_ask(client, kind, [each], inputs) for each in group))
+        return
+    texts = [[fitting(given, _template(each)) for given in inputs] for each in group]
+    started = time.perf_counter()
+    try:
+        answers = await _answers(client, kind, group, texts)
+    except UnauthenticatedError:
+        raise
+    except ApiError as error:
+        if len(group) > 1:
+            await asyncio.gather(*(_ask(client, kind, [each], inputs) for each in group))
+            return
+        group[0].problem, answers = str(error), []
+    seconds = time.perf_counter() - started
+    for place, each in enumerate(group):
+        each.answers = answers[place * len(inputs) : (place + 1) * len(inputs)]
+        each.seconds, each.shared = seconds, len(group) > 1
+        each.calls.append(_call(each.reference, texts[place][0], kind))
+
+
+async def _answers(
+    client: AsyncClient, kind: str, group: Sequence[Asked], texts: Sequence[Sequence[Input]]
+) -> Sequence[Classification | Generation | FailedItem]:
+    """The answers of all, one after another. Raises as a client does."""
+    pairs = [(each.reference, text) for each, some in zip(group, texts, strict=True) for text in some]
+    if not pairs:
+        return []
+    if kind == "classify":
+        items: list[ClassifyItem] = [{"task": task, "input": text} for task, text in pairs]
+        return (await client.classify(requests=items)).results
+    asked: list[GenerateItem] = [{"task": task, "input": text} for task, text in pairs]
+    return (await client.generate(requests=asked, logprobs=True)).results
+
+
+def _template(asked: Asked) -> str:
+    return asked.version.template if asked.version is not None else "{text}"
+
+
+async def _ensemble(client: AsyncClient, asked: Asked, inputs: Sequence[Input]) -> None:
+    started = time.perf_counter()
+    try:
+        answer = await client.ensemble(asked.reference, inputs=[_text(given) for given in inputs])
+        asked.answers = answer.results
+    except UnauthenticatedError:
+        raise
+    except NotFoundError:
+        asked.problem = f"There is no task, version or ensemble {asked.reference!r}."
+    except ApiError as error:
+        asked.problem = str(error)
+    asked.seconds = time.perf_counter() - started
+    asked.calls.append(_call(asked.reference, _text(inputs[0]), "ensemble"))
+
+
+def _together(asked: Sequence[Asked], given: Input) -> list[Same]:
+    """The requests in which several were asked."""
+    found = []
+    for kind, answer in (("classify", Classification), ("generate", Generation)):
+        group = [each for each in asked if each.shared and isinstance(next(iter(each.answers), None), answer)]
+        if group:
+            items = [
+                {"task": each.reference, "input": _text(fitting(given, _template(each)))} for each in group
+            ]
+            python = f"answers = client.{kind}(requests={items!r})"
+            found.append(same("POST", f"/v1/{kind}", python, body={"requests": items}).doing("All at once"))
+    return found
 
 
 async def _vote(client: AsyncClient, references: Sequence[str], inputs: Sequence[Input]) -> Asked:
@@ -175,9 +236,9 @@ async def _vote(client: AsyncClient, references: Sequence[str], inputs: Sequence
         raise
     except ApiError as error:
         return Asked(name, problem=str(error))
-    return Asked(
-        name, None, answers, "", time.perf_counter() - started, [_call(references, texts[0], "ensemble")]
-    )
+    asked = Asked(name, None, answers, seconds=time.perf_counter() - started)
+    asked.calls.append(_call(references, texts[0], "ensemble"))
+    return asked
 
 
 def fitting(given: Input, template: str) -> Input:

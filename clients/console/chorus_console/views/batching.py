@@ -31,7 +31,7 @@ async def new(visit: Visit) -> Response:
             "POST", "/v1/batches", "job = client.batches.start('lines.jsonl', '/v1/classify')",
             "chorus", "batch", "run", "rows.csv", "answers.csv", "--task", "sentiment",
             body={"file": "file-…", "endpoint": "/v1/classify"},
-        ),
+        ).doing("Start the batch"),
     )  # fmt: skip
 
 
@@ -62,7 +62,7 @@ async def start(visit: Visit) -> Response:
     columns = await columns_of_fields(visit)
     columns = {name: columns.get(name, name) for name in await template_fields(visit.client, tasks)}
     stored, content = await asyncio.gather(visit.client.files.get(file), visit.client.files.content(file))
-    lines = await asyncio.to_thread(_lines, content, stored.name, tasks[0], way, columns)
+    lines = await visit.work(_lines, content, stored.name, tasks[0], way, columns)
     pushed = await visit.client.files.push(lines, name=f"{stored.name}.batch.jsonl")
     try:
         job = await visit.client.batches.start(pushed, way, metadata={"table": stored.name[:200]})

@@ -36,7 +36,7 @@ async def new(visit: Visit) -> Response:
             "POST", "/v1/evaluations",
             "job = client.evaluations.start(['sentiment@1', 'sentiment@3'], 'dev.tsv')",
             "chorus", "evaluate", "start", "sentiment@1", "sentiment@3", "dev.tsv", body=document,
-        ),
+        ).doing("Start the evaluation"),
     )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from starlette.datastructures import UploadFile
@@ -85,7 +84,7 @@ async def looked_at(visit: Visit, *, answered: bool = True) -> Looked:
     else:
         known = ""
     name, content = given
-    found = await asyncio.to_thread(data.look, content, name, answered=answered)
+    found = await visit.work(data.look, content, name, answered=answered)
     if found.problems:
         return Looked(name, content, found, None)
     return Looked(name, content, found, known or (await visit.client.files.push(content, name=name)).id)

@@ -15,9 +15,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from chorus_console.door import Visit
+from chorus_console.limits_form import whole_number
 from chorus_console.same import Same, same
 
 _MOST_ROWS = 48
+_LONGEST = 100_000
 _MOST_PRODUCTS = 600_000
 _TOP = 5
 _SHADES = 20
@@ -30,6 +32,7 @@ async def show(visit: Visit) -> Response:
     """The pieces nearest to each row of a version, how alike its rows are, and those of another version."""
     query, client = visit.request.query_params, visit.client.tasks
     reference, other = query.get("task", "").strip(), query.get("other", "").strip()
+    first = whole_number("first", query.get("first") or "0", _LONGEST)
     page = await client.page(limit=100)
     known = [task.task for task in page.tasks]
     if not reference:
@@ -39,15 +42,15 @@ async def show(visit: Visit) -> Response:
     version = await client.version(reference)
     pinned = f"{version.task}@{version.version}"
     near, file = await asyncio.gather(client.neighbors(pinned, top_k=_TOP), client.artifact(pinned))
-    rows = await asyncio.to_thread(read_rows, file)
+    rows = await visit.work(read_rows, file, first)
     moved: list[tuple[float, float]] = []
     if other:
-        theirs = await asyncio.to_thread(read_rows, await client.artifact(other))
-        moved = await asyncio.to_thread(moves, rows, theirs)
+        theirs = await visit.work(read_rows, await client.artifact(other), first)
+        moved = await visit.work(moves, rows, theirs)
     return await visit.show(
         "interpret.html", task=reference, other=other, version=version, known=known, moved=moved,
-        rows=near.rows[:_MOST_ROWS], left=max(0, len(near.rows) - _MOST_ROWS),
-        alike=await asyncio.to_thread(drawn, rows), same=_same(pinned),
+        rows=near.rows[first : first + _MOST_ROWS], first=first, most=_MOST_ROWS, count=len(near.rows),
+        alike=await visit.work(drawn, rows), same=_same(pinned),
     )  # fmt: skip
 
 
@@ -59,8 +62,8 @@ def _same(pinned: str) -> Same:
     )  # fmt: skip
 
 
-def read_rows(file: bytes) -> list[Row]:
-    """The first rows of a prompt, given its safetensors file."""
+def read_rows(file: bytes, start: int = 0) -> list[Row]:
+    """Rows of a prompt from one on, as many as a page shows, given its safetensors file."""
     size = struct.unpack("<Q", file[:8])[0]
     header = json.loads(file[8 : 8 + size])["prompt"]
     length, width = header["shape"]
@@ -68,7 +71,7 @@ def read_rows(file: bytes) -> list[Row]:
     values = array.array("f", file[8 + size + first : 8 + size + end])
     if sys.byteorder == "big":
         values.byteswap()
-    return [values[i * width : (i + 1) * width] for i in range(min(length, _MOST_ROWS))]
+    return [values[i * width : (i + 1) * width] for i in range(start, min(length, start + _MOST_ROWS))]
 
 
 def cosine(a: Row, b: Row) -> float:
@@ -83,7 +86,9 @@ def moves(rows: list[Row], theirs: list[Row]) -> list[tuple[float, float]]:
     Raises:
         HTTPException: 400, the prompts are of models of different widths.
     """
-    width, other = (len(each[0]) if each else 0 for each in (rows, theirs))
+    if not rows or not theirs:  # a page of rows that the shorter prompt lacks
+        return []
+    width, other = len(rows[0]), len(theirs[0])
     if width != other:
         raise HTTPException(400, f"The rows have {width} numbers, those of the other version {other}.")
     return [(cosine(a, b), math.dist(a, b)) for a, b in zip(rows, theirs, strict=False)]
@@ -108,7 +113,7 @@ def drawn(rows: list[Row]) -> tuple[int, list[tuple[float, str]]]:
 def likeness(rows: list[Row]) -> list[list[float]]:
     """The cosine between each of the first rows and each other: so many of them that it takes some
     milliseconds, whatever the model's width."""
-    some = rows[: max(2, math.isqrt(_MOST_PRODUCTS // max(1, len(rows[0]))))]
+    some = rows[: max(2, math.isqrt(_MOST_PRODUCTS // max(1, len(rows[0]))))] if rows else []
     found = [[1.0] * len(some) for _ in some]
     for i, a in enumerate(some):
         for j in range(i):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from chorus import ApiError
 from chorus.types.calibrations import CoveragePoint
+from chorus.types.jobs import GeneralJob
 from chorus_console.door import Visit
 from chorus_console.pages import local
-from chorus_console.same import same
+from chorus_console.same import Same, same
 
 _PAGE = 25
 _KINDS = ("evaluation", "batch", "calibration", "tuning")
@@ -33,12 +35,25 @@ async def one(visit: Visit) -> Response:
     """One job; an evaluation with its measures."""
     job = await visit.client.jobs.get(visit.request.path_params["job"])
     risks = await _risks(visit, job.result) if job.kind == "evaluation" and job.succeeded else []
-    words = ("evaluate" if job.kind == "evaluation" else "tune" if job.kind == "tuning" else "batch", "show")
     return await visit.show(
         "job.html", job=job, result=job.result, risks=risks, live=not job.over,
-        same=same("GET", f"/v1/jobs/{job.id}", f"job = client.jobs.get({job.id!r})",
-                  "chorus", *words, job.id),
+        same=_same(job),
     )  # fmt: skip
+
+
+def _same(job: GeneralJob) -> list[Same]:
+    """How a job is looked at, cancelled and resumed. Not every kind has a command for each."""
+    group = {"evaluation": "evaluate", "tuning": "tune", "batch": "batch"}.get(job.kind)
+    found = [
+        same("GET", f"/v1/jobs/{job.id}", f"job = client.jobs.get({job.id!r})",
+             *(("chorus", group, "show", job.id) if group else ())),
+    ]  # fmt: skip
+    for what in ("cancel", "resume"):
+        there = group is not None and (what, group) != ("resume", "batch")
+        words = ("chorus", group, what, job.id) if group and there else ()
+        call = same("POST", f"/v1/jobs/{job.id}/{what}", f"job = client.jobs.{what}({job.id!r})", *words)
+        found.append(call.doing(what.capitalize()))
+    return found
 
 
 async def live(visit: Visit) -> Response:
@@ -76,8 +91,11 @@ async def change(visit: Visit) -> Response:
 
 
 async def file(visit: Visit) -> Response:
-    """The bytes of a file that a job made: answers, errors, predictions."""
-    name = visit.request.path_params["file"]
-    content = await visit.client.files.content(name)
-    headers = {"Content-Disposition": f'attachment; filename="{name}.jsonl"'}
-    return Response(content, media_type="application/x-ndjson", headers=headers)
+    """The bytes of a file, as they come: answers, errors, predictions, data."""
+    file = await visit.client.files.get(visit.request.path_params["file"])
+    headers = {
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(file.name, safe='')}",
+        "Content-Length": str(file.size_bytes),
+        "Content-Type": "application/octet-stream",
+    }
+    return await visit.send(visit.client.files.pieces(file), headers)

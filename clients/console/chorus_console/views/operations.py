@@ -1,83 +1,90 @@
-"""What this process does now, and has done since it started, by its own metrics."""
+"""What the process that answers does now, and how its last hour went."""
 
 from __future__ import annotations
 
-import asyncio
-import math
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any
 
 from starlette.responses import Response
 
+from chorus import ApiError
+from chorus.types import ModelInfo, Tick
 from chorus_console.door import Visit
 from chorus_console.same import same
 
-_LINE = re.compile(r"(chorus_[a-z_]+)(?:\{(.*)\})? (\S+)")
-_LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
-
-_SHOWN = 8
-
-Sample = tuple[dict[str, str], float]
-
-
-class Samples:
-    """The metrics of one moment, by name."""
-
-    def __init__(self, text: str) -> None:
-        self._by_name: dict[str, list[Sample]] = {}
-        for line in text.splitlines():
-            if found := _LINE.fullmatch(line):
-                labels = {name: value.replace('\\"', '"') for name, value in _LABEL.findall(found[2] or "")}
-                self._by_name.setdefault(found[1], []).append((labels, float(found[3])))
-
-    def of(self, name: str) -> Sequence[Sample]:
-        """All samples of a series."""
-        return self._by_name.get(name, [])
-
-    def total(self, name: str, **labels: str) -> float:
-        """The sum of those that have these labels."""
-        return sum(value for has, value in self.of(name) if labels.items() <= has.items())
-
-    def most(self, name: str, label: str) -> list[tuple[str, float]]:
-        """The largest sums by one label."""
-        sums: dict[str, float] = {}
-        for has, value in self.of(name):
-            sums[has.get(label, "")] = sums.get(has.get(label, ""), 0) + value
-        return sorted(sums.items(), key=lambda each: -each[1])[:_SHOWN]
-
-    def quantile(self, name: str, share: float, **labels: str) -> float | None:
-        """The upper end of the bucket in which a quantile lies; None if nothing was counted."""
-        buckets: dict[float, float] = {}
-        for has, value in self.of(f"{name}_bucket"):
-            if labels.items() <= has.items():
-                end = float(has["le"].replace("+Inf", "inf"))
-                buckets[end] = buckets.get(end, 0) + value
-        count = buckets.get(math.inf, 0)
-        if not count:
-            return None
-        return next((end for end, below in sorted(buckets.items()) if below >= share * count), None)
+_OUTCOMES = ("answered", "failed", "cancelled", "refused")
+_MOST_POINTS = 90
+"""Of a curve: as many as can be told apart."""
 
 
 async def show(visit: Visit) -> Response:
-    """The page; a part of it is asked for again every few seconds."""
-    client = visit.client
-    text, ready, model = await asyncio.gather(client.metrics(), client.ready(), client.model())
-    now = await asyncio.to_thread(Samples, text)
-    real, padded = now.total("chorus_real_tokens_total"), now.total("chorus_padded_tokens_total")
-    info = [has for has, _ in now.of("chorus_lora_requests_info")]
-    values = {
-        "ready": ready, "model": model, "now": now,
-        "padding": 1 - real / padded if padded else None,
-        "resident": sorted({name for has in info for name in _names(has, "running_lora_adapters")}),
-        "waiting": sorted({name for has in info for name in _names(has, "waiting_lora_adapters")}),
-        "kinds": sorted({has["kind"] for has, _ in now.of("chorus_request_seconds_count")}),
-        "tenants": now.most("chorus_tenant_requests_total", "tenant"),
-        "refused": now.most("chorus_requests_refused_total", "code"),
-        "compiles": now.most("chorus_compiles_total", "cause"),
-        "same": same("GET", "/metrics", "text = client.metrics()"),
-    }  # fmt: skip
-    return await visit.show("operations_now.html" if visit.is_fragment else "operations.html", **values)
+    """The page. The parts that it is made of are asked for again: what is now every few seconds, the hour
+    more rarely."""
+    part = visit.request.query_params.get("part") if visit.is_fragment else None
+    now = await visit.client.operations(minutes=0 if part == "now" else 60)
+    if part == "now":
+        return await visit.show("operations_now.html", now=now)
+    if part == "hour":
+        return await visit.show("operations_hour.html", curves=curves(now.hour))
+    return await visit.show(
+        "operations.html", now=now, curves=curves(now.hour), model=await _model(visit),
+        same=same("GET", "/v1/operations", "now = client.operations()", "chorus", "operations"),
+    )  # fmt: skip
 
 
-def _names(labels: dict[str, str], name: str) -> list[str]:
-    return [each.strip() for each in labels.get(name, "").split(",") if each.strip()]
+async def _model(visit: Visit) -> ModelInfo | None:
+    """The base model; None until it is loaded."""
+    try:
+        return await visit.client.model()
+    except ApiError:
+        return None
+
+
+def curves(hour: Sequence[Tick]) -> list[dict[str, Any]]:
+    """The last hour, as `console.js` draws it."""
+    some = -(-len(hour) // _MOST_POINTS) or 1
+    spans = [hour[at : at + some] for at in range(0, len(hour), some)]
+    if not spans:
+        return []
+    end = hour[-1].ended
+    x = [round((span[-1].ended - end).total_seconds() / 60, 1) for span in spans]
+
+    def line(name: str, value: Callable[[Sequence[Tick]], float | None]) -> dict[str, Any]:
+        return {"name": name, "values": [_short(value(span)) for span in spans]}
+
+    def rate(name: str, count: Callable[[Tick], int], seconds: float) -> dict[str, Any]:
+        return line(name, lambda span: seconds * sum(map(count, span)) / _seconds(span))
+
+    def worst(name: str, value: Callable[[Tick], float | None]) -> dict[str, Any]:
+        return line(name, lambda span: max((v for t in span if (v := value(t)) is not None), default=None))
+
+    drawn = (
+        ("Requests a minute", [rate(name, attrgetter(name), 60) for name in _OUTCOMES]),
+        ("Latency in ms", [
+            worst("half within", lambda tick: _ms(tick.median_seconds)),
+            worst("99 % within", lambda tick: _ms(tick.p99_seconds)),
+        ]),
+        ("Work units that wait", [worst("work units", lambda tick: tick.queued_units)]),
+        ("Slots in use", [worst("slots", lambda tick: tick.slots_in_use)]),
+        ("Tokens a second", [
+            rate("in", lambda tick: tick.tokens_in, 1), rate("out", lambda tick: tick.tokens_out, 1)
+        ]),
+    )  # fmt: skip
+    return [{"title": title, "unit": "minutes", "x": x, "lines": lines} for title, lines in drawn]
+
+
+def _seconds(span: Sequence[Tick]) -> float:
+    return max(1e-9, sum(tick.seconds for tick in span))
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else 1000 * seconds
+
+
+def _short(value: float | None) -> float | None:
+    """With three digits, since a curve has no more."""
+    if value is None:
+        return None
+    short = float(f"{value:.3g}")
+    return int(short) if short == int(short) else short

@@ -151,13 +151,13 @@ def _moving(name: str, alias: str, now: int, wanted: int, back: bool) -> Same:
             f"client.packs.rollback({name!r}, {alias!r}, version={wanted}, expected={now})",
             "chorus", "packs", "rollback", name, "--alias", alias,
             body={"alias": alias, "version": wanted, "expected": now}, tenant=tenant,
-        )  # fmt: skip
+        ).doing("Roll back")  # fmt: skip
     return same(
         "PUT", f"/v1/packs/{bare}/aliases/{alias}",
         f"client.packs.promote({name!r}, {wanted}, {alias!r}, expected={now})",
         "chorus", "packs", "promote", name, str(wanted), "--alias", alias,
         body={"version": wanted, "expected": now}, tenant=tenant,
-    )  # fmt: skip
+    ).doing("Promote")  # fmt: skip
 
 
 async def move_pack(visit: Visit) -> Response:

@@ -15,9 +15,11 @@ from chorus.types.grants import Grant
 from chorus_console.door import Visit
 from chorus_console.pages import local, task_path
 from chorus_console.same import same
+from chorus_console.views.grants import share as share_it
+from chorus_console.views.grants import sharing
 
 _PAGE = 25
-_MOVES = 20
+_MOVES, _MOST_MOVES = 20, 500
 
 
 async def first(visit: Visit) -> Response:
@@ -38,7 +40,7 @@ async def table(visit: Visit) -> Response:
                      prefix=prefix, label=label),
     }  # fmt: skip
     if query.get("more") == "1":
-        lives, used = await asyncio.gather(_lives(visit, page.tasks), _used(visit))
+        lives, used = await asyncio.gather(_lives(visit, page.tasks), _used(visit, page.tasks))
         return await visit.show("task_rows.html", lives=lives, used=used, **values)
     return await visit.show("tasks.html", lives={}, used=None, **values)
 
@@ -73,24 +75,36 @@ async def _lives(
     return {task.task: each for task, each in zip(tasks, found, strict=True)}
 
 
-async def _used(visit: Visit) -> dict[str, int] | None:
-    """Requests' items of the last day by task; None where the key may not ask."""
+async def _used(visit: Visit, tasks: Sequence[Task]) -> dict[str, tuple[int, float]] | None:
+    """Of each task the items of the last day, and how many a minute there were in this hour and the one
+    before; None where the key may not ask."""
+    now, names = datetime.now(UTC), [each.task for each in tasks]
+    begin = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
+    names = [each.task for each in tasks]
     try:
-        report = await visit.client.usage(since=datetime.now(UTC) - timedelta(days=1), group_by=["task"])
+        report = await visit.client.usage(
+            since=now - timedelta(days=1), group_by=["task", "hour"], task=names
+        )
     except ApiError:
         return None
-    return {each.task: each.items for each in report.usage if each.task is not None}
+    found = dict.fromkeys(names, (0, 0.0))
+    for each in report.usage:
+        if each.task is not None and each.start is not None:
+            items, rate = found[each.task]
+            late = each.items if each.start >= begin else 0
+            found[each.task] = (items + each.items, rate + late * 60 / (now - begin).total_seconds())
+    return found
 
 
 async def one(visit: Visit) -> Response:
     """One task: its versions, newest first, its aliases, and how they moved."""
     parts, query = visit.request.path_params, visit.request.query_params
     name, cursor = f"{parts['tenant']}/{parts['task']}", query.get("cursor") or None
-    client = visit.client.tasks
+    client, moves = visit.client.tasks, _MOST_MOVES if query.get("moves") == "all" else _MOVES
     task, versions, aliases = await asyncio.gather(
         client.get(name),
         client.versions_page(name, limit=_PAGE, cursor=cursor),
-        client.aliases(name, limit=_MOVES),
+        client.aliases(name, limit=moves),
     )
     live = next((v for v in versions.versions if v.version == aliases.aliases.get("live")), None)
     if live is None and "live" in aliases.aliases:
@@ -99,10 +113,12 @@ async def one(visit: Visit) -> Response:
         "task.html",
         grants=await _grants(visit, name),
         task=task, live=live, versions=versions.versions, next=versions.next_cursor, aliases=aliases.aliases,
-        back=aliases.back, history=aliases.history[::-1],
-        same=same("GET", f"/v1/tasks/{parts['task']}/versions",
-                  f"versions = client.tasks.versions({name!r})",
-                  "chorus", "tasks", "versions", name, tenant=parts["tenant"]),
+        back=aliases.back, history=aliases.history[::-1], more_moves=len(aliases.history) == _MOVES,
+        same=[
+            same("GET", f"/v1/tasks/{parts['task']}/versions", f"versions = client.tasks.versions({name!r})",
+                 "chorus", "tasks", "versions", name, tenant=parts["tenant"]),
+            *sharing("task", name),
+        ],
     )  # fmt: skip
 
 
@@ -116,10 +132,6 @@ async def _grants(visit: Visit, name: str) -> list[Grant] | None:
 
 async def share(visit: Visit) -> Response:
     """Let another tenant use a task, or end that."""
-    name, grantee = "{tenant}/{task}".format(**visit.request.path_params), await visit.text("grantee")
-    if await visit.text("what") == "end":
-        await visit.client.tasks.unshare(name, grantee)
-    else:
-        rights = [str(each) for each in (await visit.form()).getlist("right")]
-        await visit.client.tasks.share(name, grantee, rights)
+    name = "{tenant}/{task}".format(**visit.request.path_params)
+    await share_it(visit, "task", name, await visit.text("grantee"))
     return visit.go(task_path(name))

@@ -1,4 +1,4 @@
-"""Tenants, their keys, what they use, and who changed what."""
+"""Tenants, what they use, and who changed what."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from chorus import ForbiddenError
 from chorus.cli.audit import chain_problems
+from chorus.cli.tenants import STATUSES
 from chorus.types import AuditRow
 from chorus_console.door import Visit
 from chorus_console.pages import local
@@ -18,90 +18,43 @@ from chorus_console.same import same
 
 _PAGE = 25
 _DAYS = 14
-_LONGEST_DAYS = 3650
-SCOPES = ("infer", "prompts:read", "prompts:write", "tune", "metrics:read", "admin", "operator")
 
 
-def _tenant(visit: Visit) -> str | None:
+def tenant_of(visit: Visit) -> str | None:
     """Whose page it is: another tenant's, for operators, or one's own."""
     return visit.request.query_params.get("tenant") or None
 
 
 async def table(visit: Visit) -> Response:
     """A page of the tenants, for operators; everybody else has one."""
-    cursor = visit.request.query_params.get("cursor") or None
+    query = visit.request.query_params
+    prefix, status, cursor = (query.get(name, "").strip() for name in ("prefix", "status", "cursor"))
     try:
-        page = await visit.client.tenants.page(limit=_PAGE, cursor=cursor)
+        page = await visit.client.tenants.page(
+            prefix=prefix or None, status=status or None, limit=_PAGE, cursor=cursor or None
+        )
     except ForbiddenError:
         return visit.go(local("tenants", "keys"))
+    given = [(name, value) for name, value in (("prefix", prefix), ("status", status)) if value]
+    arguments = ", ".join(f"{name}={value!r}" for name, value in given)
+    words = [word for name, value in given for word in (f"--{name}", value)]
     return await visit.show(
-        "tenants.html", tenants=page.tenants, next=page.next_cursor, cursor=cursor,
-        same=same("GET", "/v1/tenants", "tenants = client.tenants.list()", "chorus", "tenants", "list"),
+        "tenants.html", tenants=page.tenants, next=page.next_cursor, cursor=cursor, prefix=prefix,
+        status=status, statuses=STATUSES,
+        same=same("GET", "/v1/tenants", f"tenants = client.tenants.list({arguments})",
+                  "chorus", "tenants", "list", *words, prefix=prefix, status=status),
     )  # fmt: skip
-
-
-async def keys(visit: Visit) -> Response:
-    """A tenant's keys, newest first, and what is left of its limits."""
-    tenant, cursor = _tenant(visit), visit.request.query_params.get("cursor") or None
-    me = await visit.me()
-    page = await visit.client.keys.page(tenant=tenant, limit=_PAGE, cursor=cursor)
-    return await visit.show(
-        "keys.html", keys=page.keys, next=page.next_cursor, cursor=cursor, tenant=tenant,
-        left=[] if tenant else me.limits.left, scopes=[each for each in SCOPES if each in me.scopes],
-        same=same("GET", "/v1/keys", "keys = client.keys.list()", "chorus", "keys", "list", tenant=tenant),
-    )  # fmt: skip
-
-
-async def make(visit: Visit) -> Response:
-    """Make a key, and show it this once."""
-    form = await visit.form()
-    patterns = [each.strip() for each in (await visit.text("tasks")).split(",")]
-    key = await visit.client.keys.create(
-        await visit.text("name"),
-        scopes=[str(each) for each in form.getlist("scope")],
-        tasks=[each for each in patterns if each] or None,
-        expires_at=_after(await visit.text("days")),
-        tenant=_tenant(visit),
-    )
-    return await visit.show("key_made.html", made=key)
-
-
-def _after(days: str) -> datetime | None:
-    if not days:
-        return None
-    if not (days.isascii() and days.isdigit() and len(days) < 9 and 0 < int(days) <= _LONGEST_DAYS):
-        raise HTTPException(400, f"Days are a whole number from 1 to {_LONGEST_DAYS:,}.")
-    return datetime.now(UTC) + timedelta(days=int(days))
-
-
-async def change(visit: Visit) -> Response:
-    """Rotate a key: another with the same rights, beside it; or revoke one."""
-    tenant, name = _tenant(visit), visit.request.path_params["key"]
-    if await visit.text("what") == "revoke":
-        await visit.client.keys.revoke(name, tenant=tenant)
-        return visit.go(local("tenants", "keys", tenant=tenant))
-    old = await visit.client.keys.get(name, tenant=tenant)
-    key = await visit.client.keys.create(
-        old.name,
-        scopes=old.scopes,
-        tasks=old.tasks,
-        limits=old.limits,
-        expires_at=old.expires_at,
-        tenant=tenant,
-    )
-    return await visit.show("key_made.html", made=key)
 
 
 async def usage(visit: Visit) -> Response:
     """What was used, by day and by task."""
-    tenant, since = _tenant(visit), datetime.now(UTC).date() - timedelta(days=_DAYS - 1)
-    days, tasks = await asyncio.gather(
+    tenant, since = tenant_of(visit), datetime.now(UTC).date() - timedelta(days=_DAYS - 1)
+    days, top = await asyncio.gather(
         visit.client.usage(since=since.isoformat(), group_by=["day"], tenant=tenant),
-        visit.client.usage(since=since.isoformat(), group_by=["task"], tenant=tenant),
+        visit.client.usage(since=since.isoformat(), group_by=["task"], tenant=tenant, top=_PAGE),
     )
-    top = sorted(tasks.usage, key=lambda each: -each.work_units)[:_PAGE]
     return await visit.show(
-        "usage.html", days=days.usage, tasks=top, tenant=tenant, since=since.isoformat(), length=_DAYS,
+        "usage.html", days=days.usage, tasks=top.usage, tenant=tenant, since=since.isoformat(), length=_DAYS,
         same=same("GET", "/v1/usage", f"report = client.usage(since={since.isoformat()!r}, group_by=['day'])",
                   "chorus", "usage", "--from", since.isoformat(), "--by", "day",
                   **{"from": since.isoformat(), "group_by": "day", "tenant": tenant}),
@@ -110,7 +63,7 @@ async def usage(visit: Visit) -> Response:
 
 async def audit(visit: Visit) -> Response:
     """A page of the audit log, oldest first, each row checked against the one before it."""
-    query, tenant = visit.request.query_params, _tenant(visit)
+    query, tenant = visit.request.query_params, tenant_of(visit)
     text = query.get("after", "")
     after = int(text) if text.isdecimal() and len(text) < 16 else None
     # With the row before the page, so that pages are checked against each other.

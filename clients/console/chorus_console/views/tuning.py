@@ -56,13 +56,20 @@ async def table(visit: Visit) -> Response:
     )  # fmt: skip
 
 
+_DEEDS = ("pause", "cancel", "resume")
+
+
 async def one(visit: Visit) -> Response:
     """A job: its curves while it runs, what it made, and what it was asked."""
     job, view = await _followed(visit)
     return await visit.show(
         "tune_job.html", fragment=False, spec=_asked(job), **_shown(job, view),
-        same=same("GET", f"/v1/tuning/jobs/{job.id}", f"job = client.tuning.get({job.id!r})",
-                  "chorus", "tune", "show", job.id),
+        same=[
+            same("GET", f"/v1/tuning/jobs/{job.id}", f"job = client.tuning.get({job.id!r})",
+                 "chorus", "tune", "show", job.id),
+            *(same("POST", f"/v1/tuning/jobs/{job.id}/{what}", f"job = client.tuning.{what}({job.id!r})",
+                   "chorus", "tune", what, job.id).doing(what.capitalize()) for what in _DEEDS),
+        ],
     )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ def _starting() -> Same:
         *("chorus", "tune", "start", "tickets", "train.csv"),
         *("--target", "label", "--label", "yes", "--label", "no"),
         body=document,
-    )  # fmt: skip
+    ).doing("Start tuning")  # fmt: skip
 
 
 async def look(visit: Visit) -> Response:

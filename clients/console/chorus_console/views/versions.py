@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from chorus.types import Version
 from chorus_console.door import Visit
-from chorus_console.pages import plain, task_path
+from chorus_console.pages import plain, size, task_path
 from chorus_console.same import Same, same
 
 MOST_BESIDE = 4
@@ -62,6 +62,7 @@ def _facts(version: Version) -> dict[str, object]:
     found: dict[str, object] = {f"metric: {name}": value for name, value in sorted(version.metrics.items())}
     found |= {"template": version.template, "labels": ", ".join(version.labels) or None}
     found["prompt"] = f"{version.length} rows of {version.width}"
+    found["size"] = size(4 * version.length * version.width)
     found |= {f"setting: {name}": value for name, value in sorted(version.settings.items())}
     if isinstance(recipe, dict):
         found |= {f"recipe: {name}": value for name, value in sorted(recipe.items())}
@@ -84,7 +85,8 @@ async def propose(visit: Visit) -> Response:
     versions = await asyncio.gather(*(client.version(name, number) for number in numbers))
     return await visit.show(
         "move.html", whole=name, kind="tasks", page=task_path(name), alias=alias, now=now, wanted=wanted,
-        back=back, versions=versions, rows=facts(versions), same=_moving(name, alias, now, wanted, back),
+        back=back, versions=versions, rows=facts(versions),
+        same=_moving(name, alias, now, wanted, back).doing("Roll back" if back else "Promote"),
     )  # fmt: skip
 
 

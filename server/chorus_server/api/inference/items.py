@@ -87,22 +87,13 @@ def generate_items(body: GenerateBody) -> list[Item]:
     Raises InvalidInputError if the body has none or more than one kind of input.
     """
     settings, paths = sent_settings(body, "")
+    _check_kind(body)
     if body.requests is None:
-        if "task" not in body.model_fields_set:
-            raise InvalidInputError(
-                "task is required: a reference, or null for the base model.", field="task"
-            )
         truncate, logprobs = bool(body.truncate), bool(body.logprobs)
         return [
             Item(body.task, value, field, "task", truncate, logprobs, settings, paths, body.special_tokens)
             for value, field in inputs_of(body)
         ]
-    if body.input is not None or body.inputs is not None:
-        raise InvalidInputError("Send one of input, inputs and requests.", field="requests")
-    if "task" in body.model_fields_set:
-        raise InvalidInputError(
-            "With requests, each item names its own task: remove this field.", field="task"
-        )
     return [
         _mixed_item(body, each, f"requests.{index}.", settings, paths)
         for index, each in enumerate(body.requests)
@@ -135,12 +126,41 @@ def sent_settings(said: GenerationSettings, prefix: str) -> tuple[dict[str, Any]
 
 
 def classify_items(body: ClassifyBody) -> list[Item]:
-    """The items of a classify body, in order."""
+    """The items of a classify body, in order. Raises InvalidInputError as `generate_items`."""
     truncate, special = bool(body.truncate), body.special_tokens
+    _check_kind(body)
+    if body.requests is None:
+        return [
+            Item(body.task, value, field, truncate=truncate, special_tokens=special)
+            for value, field in inputs_of(body)
+        ]
     return [
-        Item(body.task, value, field, truncate=truncate, special_tokens=special)
-        for value, field in inputs_of(body)
+        Item(
+            item.task,
+            item.input,
+            f"requests.{index}.input",
+            f"requests.{index}.task",
+            bool(item.truncate) if item.truncate is not None else truncate,
+            special_tokens=item.special_tokens if item.special_tokens is not None else special,
+        )
+        for index, item in enumerate(body.requests)
     ]
+
+
+def _check_kind(body: GenerateBody | ClassifyBody) -> None:
+    """Raise InvalidInputError unless a task stands beside the inputs, or in each of the requests."""
+    if body.requests is None:
+        if "task" not in body.model_fields_set:
+            raise InvalidInputError(
+                "task is required: a reference, or null for the base model.", field="task"
+            )
+        return
+    if body.input is not None or body.inputs is not None:
+        raise InvalidInputError("Send one of input, inputs and requests.", field="requests")
+    if "task" in body.model_fields_set:
+        raise InvalidInputError(
+            "With requests, each item names its own task: remove this field.", field="task"
+        )
 
 
 def inputs_of(body: GenerateBody | ClassifyBody | EnsembleBody) -> Sequence[tuple[Value, str]]:

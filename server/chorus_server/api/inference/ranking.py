@@ -16,13 +16,20 @@ from chorus_server.errors import ChorusError, InternalError, InvalidInputError
 
 
 async def score_requests(
-    call: Call, items: Sequence[Item], labels: Sequence[str], *, sent: bool, sent_in: str = "labels"
+    call: Call,
+    items: Sequence[Item],
+    labels: Sequence[str],
+    *,
+    sent: bool,
+    sent_in: str = "labels",
+    places: Sequence[int] | None = None,
 ) -> list[ScoreRequest]:
     """The engine's request for each item.
 
     Args:
         sent: whether the request sent these labels; if not, they are the version's own.
         sent_in: dotted path of the labels in the request.
+        places: the items' positions in the request, where they are not all of it.
 
     Raises:
         InvalidInputError: there are more labels than the server ranks, or one cannot be ranked. The error
@@ -51,7 +58,7 @@ async def score_requests(
     def request(index: int, item: Item, start: tuple[tuple[int, ...], bool]) -> ScoreRequest:
         return ScoreRequest(call.origin(index, item), item.input, by_start[start])
 
-    return await in_turns(request, range(len(items)), items, starts)
+    return await in_turns(request, places if places is not None else range(len(items)), items, starts)
 
 
 def scores_of(outcome: SubmitResult) -> Sequence[float] | ChorusError:

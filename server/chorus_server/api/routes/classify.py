@@ -19,6 +19,7 @@ from chorus_server.api.inference.items import Item, classify_items
 from chorus_server.api.inference.ranking import score_requests, scores_of
 from chorus_server.api.inference.submit import SubmitResult, outcomes
 from chorus_server.api.schemas.inference import ClassifyAnswer, ClassifyBody
+from chorus_server.engine.requests import ScoreRequest
 from chorus_server.errors import ChorusError, InvalidInputError
 
 router = APIRouter(route_class=ChorusRoute, tags=["inference"])
@@ -35,16 +36,16 @@ async def classify(request: Request, body: ClassifyBody, principal: MayInfer) ->
 async def answer_classify(call: Call, body: ClassifyBody) -> Response:
     """The whole answer, of an HTTP request or of a line of a batch."""
     async with prepared_items(call, classify_items(body)) as items:
-        labels = _labels(body, items[0])
-        requests = await score_requests(call, items, labels, sent=body.labels is not None)
+        labels = [_labels(body, item) for item in items]
+        requests = await _score_requests(call, items, labels, sent=body.labels is not None)
         results = await outcomes(call.submit, requests)
-        answers = map(partial(_classified, labels, call.serving.base.matrix_dtype), items, results)
+        answers = map(partial(_classified, call.serving.base.matrix_dtype), labels, items, results)
         names = (item.identity for item in items)
         return await batch_response(call.request_id, zip(names, answers, strict=True))
 
 
-def _labels(body: ClassifyBody, item: Item) -> list[str]:
-    own = list(item.version.manifest.labels) if item.version is not None else []
+def _labels(body: ClassifyBody, item: Item) -> Sequence[str]:
+    own = item.version.manifest.labels if item.version is not None else ()
     labels = body.labels if body.labels is not None else own
     if len(labels) < 2:
         has = "one label only" if own else "none of its own"
@@ -54,8 +55,23 @@ def _labels(body: ClassifyBody, item: Item) -> list[str]:
     return labels
 
 
+async def _score_requests(
+    call: Call, items: Sequence[Item], labels: Sequence[Sequence[str]], *, sent: bool
+) -> list[ScoreRequest]:
+    """The engine's request for each item, in order: all are submitted together, whatever their tasks."""
+    places: dict[int, list[int]] = {}
+    for place, each in enumerate(labels):
+        places.setdefault(id(each), []).append(place)  # items of one version share theirs
+    found: dict[int, ScoreRequest] = {}
+    for group in places.values():
+        some = [items[place] for place in group]
+        made = await score_requests(call, some, labels[group[0]], sent=sent, places=group)
+        found.update(zip(group, made, strict=True))
+    return [found[place] for place in range(len(items))]
+
+
 def _classified(
-    labels: Sequence[str], matrix_dtype: str, item: Item, outcome: SubmitResult
+    matrix_dtype: str, labels: Sequence[str], item: Item, outcome: SubmitResult
 ) -> dict[str, Any] | ChorusError:
     scores = scores_of(outcome)
     if isinstance(scores, ChorusError):

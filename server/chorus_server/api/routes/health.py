@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
@@ -11,7 +9,7 @@ from chorus_server.api.door.auth import MayScrape
 from chorus_server.api.door.routing import ChorusRoute
 from chorus_server.api.http.responses import errors
 from chorus_server.api.inference.answers import json_response
-from chorus_server.api.schemas.common import AnswerModel
+from chorus_server.api.schemas.common import AnswerModel, StoreTrouble
 from chorus_server.api.services import services_of
 from prompts_store.errors import StoreError
 
@@ -23,14 +21,6 @@ class HealthAnswer(AnswerModel):
     """Whether the process is alive."""
 
     status: str
-
-
-class StoreTrouble(AnswerModel):
-    """What is wrong with the database, since when, and what that means."""
-
-    status: Literal["unreadable", "unfollowed", "unwritable"]
-    since_seconds: float
-    message: str
 
 
 class ReadyAnswer(AnswerModel):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -20,13 +21,13 @@ from chorus_server.api.schemas.common import AnswerModel
 from chorus_server.api.services import services_of
 from chorus_server.errors import ForbiddenError
 from prompts_store.months import month_of
-from prompts_store.store import PromptStore
 from prompts_store.usage.records import UsageGroup, UsageOutcome, UsageSum
 
 router = APIRouter(route_class=ChorusRoute, tags=["usage"])
 
 _GROUPED = ("start", "tenant", "key", "task", "outcome")
 _COUNTS = ("items", "tokens_in", "tokens_out", "work_units")
+_MOST_TASKS = 100
 
 
 class UsageSumAnswer(AnswerModel):
@@ -44,7 +45,8 @@ class UsageSumAnswer(AnswerModel):
 
 
 class UsageAnswer(AnswerModel):
-    """Usage of a time, in whole hours, ordered by time, tenant, key, task and outcome."""
+    """Usage of a time, in whole hours, ordered by time, tenant, key, task and outcome; with `top`, largest
+    first."""
 
     group_by: list[UsageGroup]
     usage: list[UsageSumAnswer]
@@ -71,6 +73,13 @@ async def show_usage(
         Query(max_length=8, description="Any of these; of `hour`, `day` and `month`, one."),
     ] = None,
     tenant: OperatedTenant = None,
+    task: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=129)]] | None,
+        Query(max_length=_MOST_TASKS, description="Only what these used, without a tenant its own."),
+    ] = None,
+    top: Annotated[
+        int | None, Query(ge=1, le=500, description="Only so many sums: those with the most work units.")
+    ] = None,
 ) -> Response:
     """What the tenant used. With `Accept: text/csv` the answer is CSV, with a column for each group."""
     library = services_of(request).library
@@ -80,11 +89,13 @@ async def show_usage(
     end = datetime.now(UTC) if until is None else _in_utc(until)
     begin = month_of(end) if since is None else _in_utc(since)
     groups = list(dict.fromkeys(group_by or ()))
+    tasks = None if task is None else [name if "/" in name else f"{owner}/{name}" for name in task]
+    found = partial(library.store.usage, begin, end, tenant=owner, group_by=groups, tasks=tasks, top=top)
     if "text/csv" in request.headers.get("accept", "").lower():
-        content = await library.read(_csv, library.store, begin, end, owner, groups)
-        return Response(content, media_type="text/csv")
-    found = await library.read(library.store.usage, begin, end, tenant=owner, group_by=groups)
-    return await list_response("usage", map(_sum_json, found), before={"group_by": groups})
+        return Response(await library.read(_csv, found, groups), media_type="text/csv")
+    return await list_response(
+        "usage", map(_sum_json, await library.read(found)), before={"group_by": groups}
+    )
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -98,9 +109,7 @@ def _sum_json(found: UsageSum) -> dict[str, Any]:
     return named | {name: getattr(found, name) for name in _COUNTS}
 
 
-def _csv(
-    store: PromptStore, since: datetime, until: datetime, tenant: str, groups: Sequence[UsageGroup]
-) -> str:
+def _csv(find: Callable[[], list[UsageSum]], groups: Sequence[UsageGroup]) -> str:
     """Runs on a thread: there may be tens of thousands of lines."""
     spans = [name for name in groups if name in ("hour", "day", "month")]
     columns = ["start" if spans else "", *(name if name in groups else "" for name in _GROUPED[1:])]
@@ -108,7 +117,7 @@ def _csv(
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\r\n")
     lines.writerow(names)
-    for found in store.usage(since, until, tenant=tenant, group_by=groups):
+    for found in find():
         values = (getattr(found, name) for name in names)
         lines.writerow(
             value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value

@@ -28,6 +28,14 @@ class AnswerModel(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
+class StoreTrouble(AnswerModel):
+    """What is wrong with the database, since when, and what that means."""
+
+    status: Literal["unreadable", "unfollowed", "unwritable"]
+    since_seconds: float
+    message: str
+
+
 class QuotaDetail(AnswerModel):
     """The limit that a request was refused for."""
 

@@ -110,16 +110,30 @@ class GenerateBody(GenerationSettings):
     priority: PriorityClass
 
 
-class ClassifyBody(RequestModel):
-    """Rank labels after each input."""
-
-    model_config = ConfigDict(json_schema_extra=documented(examples.CLASSIFY))
-    most: ClassVar[Mapping[str, int | str]] = {"inputs": "max_batch_rows", "labels": "max_labels"}
-    long_texts: ClassVar[Collection[str] | None] = INPUTS
+class ClassifyItem(RequestModel):
+    """One item of `requests`."""
 
     task: Reference | None = Field(description="A reference, or null for the base model.")
+    input: Input
+    truncate: Truncate
+    special_tokens: SpecialTokens
+
+
+class ClassifyBody(RequestModel):
+    """Rank labels after each input: of `input`, `inputs` and `requests` one; the first two need a task."""
+
+    model_config = ConfigDict(json_schema_extra=documented(examples.CLASSIFY))
+    most: ClassVar[Mapping[str, int | str]] = {
+        "inputs": "max_batch_rows",
+        "requests": "max_batch_rows",
+        "labels": "max_labels",
+    }
+    long_texts: ClassVar[Collection[str] | None] = INPUTS
+
+    task: Reference | None = Field(None, description="A reference, or null for the base model.")
     input: Input | None = None
     inputs: Items[Input] | None = Field(None, min_length=1)
+    requests: Items[ClassifyItem] | None = Field(None, min_length=1, description="Items of mixed tasks.")
     labels: Labels | None = Field(None, description="By default the version's own labels.")
     truncate: Truncate
     special_tokens: SpecialTokens

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from types import TracebackType
 from typing import Any
@@ -17,15 +19,34 @@ _COMPILED = "/jax/core/compile/backend_compile_duration"
 _RETRIEVED = "/jax/compilation_cache/cache_hits"
 
 
+LAST_COMPILES = 20
+"""How many compiles are remembered one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneCompile:
+    """A program that was compiled, or read from JAX's persistent cache, and the seconds that it took."""
+
+    at: datetime
+    program: str
+    cause: str
+    seconds: float
+
+
 class CompileWatch:
     """Listens to JAX's own compile events on any thread, between `start` (or `with`) and `close`.
 
     The cause of a compile is `startup` until `mark_ready`, and `request` after it, unless its context is
     inside `because`. Everything that compiles counts, not only the executor's programs: a stray `jnp.zeros`
     while serving counts too.
+
+    Args:
+        now: the time, for `last`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._now = now
+        self._last: deque[OneCompile] = deque(maxlen=LAST_COMPILES)
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()
         self._seconds = 0.0
@@ -70,6 +91,11 @@ class CompileWatch:
         with self._lock:
             return dict(self._counts)
 
+    def last(self) -> tuple[OneCompile, ...]:
+        """The last `LAST_COMPILES`, in the order in which they ended."""
+        with self._lock:
+            return tuple(self._last)
+
     def caused_by(self, cause: str) -> int:
         """Number of compiles with this cause."""
         return sum(count for (_, why), count in self.counts().items() if why == cause)
@@ -89,7 +115,9 @@ class CompileWatch:
             return
         with self._lock:
             cause, program = self._reason.get() or ("request" if self._ready else "startup", "")
-            self._counts[(program or str(details.get("fun_name", "")) or "unknown", cause)] += 1
+            program = program or str(details.get("fun_name", "")) or "unknown"
+            self._counts[program, cause] += 1
+            self._last.append(OneCompile(self._now(), program, cause, duration_secs))
             self._seconds += duration_secs
 
     def _on_event(self, event: str, **details: Any) -> None:

@@ -14,7 +14,7 @@ from chorus_server.engine.scheduler.fair_queue import BATCH_SHARE
 from chorus_server.engine.scheduler.journal import Journal
 from chorus_server.engine.scheduler.rates import ServiceRate
 from chorus_server.engine.scheduler.tickets import Ticket
-from chorus_server.engine.stats import LISTED_TASKS
+from chorus_server.engine.stats import LISTED_TASKS, TenantQueue
 from chorus_server.engine.work import work_units
 from chorus_server.errors import ChorusError, ConflictError, OverloadedError, QuotaExceededError
 
@@ -25,18 +25,20 @@ for what an estimate cannot know. Under overload, every admitted request waits a
 
 @dataclass(slots=True)
 class _Queued:
-    """The waiting requests of one tenant. `urgent` counts those of class `interactive`, and `batch` is the
-    work of the others."""
+    """The waiting requests of one tenant. `units` are the work units that they may cost, `urgent` counts
+    those of class `interactive`, and `batch` is the work of the others."""
 
     weight: float = 1.0
     requests: int = 0
+    units: int = 0
     urgent: int = 0
     work: float = 0.0
     batch: float = 0.0
 
-    def count(self, ticket: Ticket, sign: int) -> None:
-        """Add (1) or take away (-1) a request."""
+    def count(self, ticket: Ticket, units: int, sign: int) -> None:
+        """Add (1) or take away (-1) a request of so many work units."""
         self.requests += sign
+        self.units += sign * units
         self.work += sign * ticket.work
         if ticket.origin.priority == "batch":
             self.batch += sign * ticket.work
@@ -90,6 +92,11 @@ class AdmissionControl:
         with self._lock:
             return list(islice(self._tasks, LISTED_TASKS))
 
+    def queue(self) -> tuple[TenantQueue, ...]:
+        """What waits, by tenant."""
+        with self._lock:
+            return tuple(TenantQueue(name, each.requests, each.units) for name, each in self._lines.items())
+
     @property
     def crowded(self) -> bool:
         """Whether requests are queueing, or the queue or a tenant's part of it is full."""
@@ -123,7 +130,7 @@ class AdmissionControl:
                 self._tasks[ticket.origin.task] += 1
             line = self._lines.setdefault(ticket.origin.tenant, _Queued())
             line.weight = ticket.origin.weight
-            line.count(ticket, 1)
+            line.count(ticket, units, 1)
             self._work += ticket.work
 
     def check(
@@ -208,7 +215,7 @@ class AdmissionControl:
             if not self._tasks[task]:
                 del self._tasks[task]
         line = self._lines[ticket.origin.tenant]
-        line.count(ticket, -1)
+        line.count(ticket, units, -1)
         if not line.requests:
             del self._lines[ticket.origin.tenant]
 

@@ -4,7 +4,8 @@ own."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence, Set
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,7 @@ from chorus_server.engine.scheduler.shares import Shares
 from chorus_server.engine.scheduler.slots import Block, SlotTable
 from chorus_server.engine.scheduler.steps import DecodeStep, PrefillStep, Step
 from chorus_server.engine.scheduler.tickets import Ticket, TicketPhase
-from chorus_server.engine.stats import LISTED_TASKS, EngineStats
+from chorus_server.engine.stats import LISTED_TASKS, EngineStats, PrefillSummary
 from chorus_server.errors import ChorusError, DeadlineExceededError, InternalError, InvalidInputError
 
 _MOMENT_SECONDS = 1.0
@@ -63,6 +64,9 @@ class Scheduler:
 
     The life of a ticket: `arrive` -> (loading) -> queued -> `plan` puts it in a step -> `absorb` reads the
     result -> decode steps -> over. `abandon` ends it at any point if its outcome was decided elsewhere.
+
+    Attributes:
+        last_prefill: the prefill step whose result was read last.
     """
 
     def __init__(
@@ -100,6 +104,7 @@ class Scheduler:
         self._in_flight = 0
         self._interactive_came = -math.inf
         self._absorbed = -math.inf
+        self.last_prefill: PrefillSummary | None = None
 
     # Tickets come and go.
 
@@ -352,14 +357,21 @@ class Scheduler:
 
     def _count_batch(self, step: PrefillStep, now: float) -> None:
         tickets, metrics = step.tickets, self._metrics
+        self.last_prefill = PrefillSummary(
+            tickets[0].kind,
+            Counter(ticket.origin.task for ticket in tickets),
+            sum(ticket.fit.length for ticket in tickets),
+            step.plan.tokens,
+            now,
+        )
         metrics.prompt_hits.inc(sum(acquired.hits for acquired in step.acquired))
         metrics.prompt_loads.inc(sum(len(acquired.loads) for acquired in step.acquired))
         metrics.prompt_evictions.inc(sum(acquired.evictions for acquired in step.acquired))
         metrics.prefill_step(
             tickets[0].kind,
             rows=len(tickets),
-            tasks=len({ticket.origin.task for ticket in tickets}),
-            real_tokens=sum(ticket.fit.length for ticket in tickets),
+            tasks=len(self.last_prefill.tasks),
+            real_tokens=self.last_prefill.tokens,
             padded_tokens=step.plan.tokens,
             seconds=now - step.planned,
         )
@@ -378,6 +390,10 @@ class Scheduler:
         """The tasks used last whose prompts are all in the device's table, latest first."""
         used = reversed(self._used.items())
         return tuple(task for task, prompts in used if all(each.digest in self._rows for each in prompts))
+
+    def on_device(self) -> Mapping[str, int]:
+        """The requests on the device by task; the base model's name is empty."""
+        return Counter(ticket.origin.task for ticket in (*self._prefilling, *self._decoding))
 
     def stats(self) -> EngineStats:
         """The scheduler's gauges; the engine adds its own."""

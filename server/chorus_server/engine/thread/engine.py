@@ -27,7 +27,7 @@ from chorus_server.engine.scheduler.fitting import Fitter
 from chorus_server.engine.scheduler.journal import Journal
 from chorus_server.engine.scheduler.steps import Step
 from chorus_server.engine.scheduler.tickets import Ticket
-from chorus_server.engine.stats import EngineStats
+from chorus_server.engine.stats import EngineLook, EngineStats
 from chorus_server.engine.thread.background import Background
 from chorus_server.engine.thread.loader_pool import LoaderPool
 from chorus_server.engine.thread.outcomes import Outcomes
@@ -253,6 +253,14 @@ class Engine:
             draining=self.draining,
             dead=self._dead is not None,
         )
+
+    def look(self) -> EngineLook:
+        """Whose work the engine has now."""
+        stats, now = self.stats(), self._clock()
+        with self._state:
+            on_device, prefill = self._scheduler.on_device(), self._scheduler.last_prefill
+        age = 0.0 if prefill is None else max(0.0, now - prefill.at)
+        return EngineLook(stats, on_device, prefill, age, self._admission.queue())
 
     async def drain(self, timeout_seconds: float) -> bool:
         """Refuse new requests and wait for accepted ones. Those unfinished after the timeout fail with

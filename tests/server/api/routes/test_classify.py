@@ -9,7 +9,7 @@ import pytest
 from chorus_server.api.schemas.inference import ClassifyAnswer
 from chorus_server.calibration.applying import softmax
 from chorus_server.model.vocabulary import Vocabulary
-from tests.server.api.api_harness import ApiServer, error_of
+from tests.server.api.api_harness import ApiServer, counted, error_of
 
 
 def test_labels_of_the_version_are_ranked(api: ApiServer) -> None:
@@ -25,6 +25,56 @@ def test_labels_of_the_version_are_ranked(api: ApiServer) -> None:
         ratio = result["probabilities"]["positive"] / result["probabilities"]["negative"]
         assert math.log(ratio) == pytest.approx(scores["positive"] - scores["negative"])
         assert result["usage"]["output_tokens"] == 0
+
+
+def test_versions_of_other_tasks_are_asked_together(api: ApiServer) -> None:
+    """Each answers as it does alone, with its own labels; all were one batch."""
+    api.push("sentiment", labels=["negative", "positive"])
+    api.push("answer", labels=["yes", "no", "maybe"])
+    tasks = ["sentiment@1", "answer"]
+    before = [counted(api, f"chorus_batch_rows_{what}", kind="score") for what in ("count", "sum")]
+    together = api.post("/v1/classify", {"requests": [{"task": task, "input": "good"} for task in tasks]})
+    after = [counted(api, f"chorus_batch_rows_{what}", kind="score") for what in ("count", "sum")]
+    assert [after[0] - before[0], after[1] - before[1]] == [1, 2]
+    alone = [api.post("/v1/classify", {"task": task, "input": "good"}) for task in tasks]
+    assert together.json()["results"] == [answer.json()["results"][0] for answer in alone]
+    assert set(together.json()["results"][1]["probabilities"]) == {"yes", "no", "maybe"}
+
+
+def test_labels_beside_requests_are_for_all_of_them(api: ApiServer) -> None:
+    api.push("sentiment", labels=["negative", "positive"])
+    requests = [{"task": "sentiment", "input": "good"}, {"task": None, "input": "good"}]
+    answer = api.post("/v1/classify", {"requests": requests, "labels": ["a", "b"]})
+    assert [set(each["probabilities"]) for each in answer.json()["results"]] == [{"a", "b"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        ({"input": "x"}, 400, "task"),
+        ({"requests": []}, 400, "requests"),
+        ({"requests": [{"task": "here", "input": "x"}], "input": "x"}, 400, "requests"),
+        ({"requests": [{"task": "here", "input": "x"}], "task": "here"}, 400, "task"),
+        ({"requests": [{"task": "here", "input": "x"}, {"input": "x"}]}, 400, "requests.1.task"),
+        (
+            {"requests": [{"task": "here", "input": "x"}, {"task": "gone", "input": "x"}]},
+            404,
+            "requests.1.task",
+        ),
+        (
+            {"requests": [{"task": "here", "input": "x"}, {"task": "here", "input": 5}]},
+            400,
+            "requests.1.input",
+        ),
+        ({"requests": [{"task": "here", "input": "x"}, {"task": None, "input": "x"}]}, 400, "labels"),
+    ],
+)
+def test_what_is_wrong_with_a_request_is_named(
+    api: ApiServer, body: dict[str, Any], status: int, field: str
+) -> None:
+    api.push("here", labels=["yes", "no"])
+    answer = api.post("/v1/classify", body)
+    assert (answer.status_code, error_of(answer)["field"]) == (status, field)
 
 
 def test_scores_are_of_the_label_with_its_end_token(api: ApiServer, vocabulary: Vocabulary) -> None:

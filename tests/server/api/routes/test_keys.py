@@ -316,7 +316,7 @@ def test_what_a_deleted_tenant_had_goes_after_its_grace_period(
         key = make(api, "k", scopes=["prompts:write"])["key"]
         send(api, "POST", "/v1/tasks/t/versions", key, content=artifact(), headers=RAW)
         send(api, "DELETE", "/v1/tenants/acme")
-        purge = api._app.upkeep.purge
+        purge = api.services.upkeep.purge
         assert asyncio.run_coroutine_threadsafe(purge(), api.loop).result(300)  # type: ignore[arg-type]
         assert api.store.get_task("acme", "t").versions == 1  # the grace period is not over
         now = api.store._clock

@@ -135,6 +135,26 @@ def test_groups_and_times(api: ApiServer) -> None:
     assert [each["tenant"] for each in asked(api, "tenant")] == ["default"], "nobody else's"
 
 
+def test_some_tasks_and_the_largest(api: ApiServer) -> None:
+    begin = datetime(2030, 5, 1, tzinfo=UTC)
+    units = {"default/a": 5, "default/b": 40, "other/a": 7, "": 90}
+    given = [
+        row(number, begin, "default", task=task, work_units=units[task]) for number, task in enumerate(units)
+    ]
+    api.store.record_usage(REPLICA, given)
+    names = [each["task"] for each in asked(api, "task", top=3)]
+    assert names == [None, "default/b", "other/a"]
+    assert [each["task"] for each in asked(api, "task", task=["a", "other/a", "nobody"])] == [
+        "default/a",
+        "other/a",
+    ]
+    (most,) = asked(api, "task", task=["a", "default/b"], top=1)
+    assert (most["task"], most["work_units"]) == ("default/b", 40)
+    query = {**WIDE, "group_by": "task", "task": "b", "top": 5}
+    text = api.http.get("/v1/usage", params=query, headers={"accept": "text/csv"}).text
+    assert text.splitlines()[1:] == ["default/b,1,7,3,40"]
+
+
 def test_csv_has_a_column_for_each_group(api: ApiServer) -> None:
     api.post("/v1/generate", {"requests": [{"task": "mood", "input": "a"}, {"task": None, "input": "b"}]})
     write(api)
@@ -160,6 +180,10 @@ def test_csv_has_a_column_for_each_group(api: ApiServer) -> None:
         ({"to": "9999-12-31T23:59:59Z"}, "to"),
         ({"from": "0001-01-01", "to": "2030-01-01"}, "from"),
         ({"group_by": ["task"] * 9}, "group_by"),
+        ({"top": 0}, "top"),
+        ({"top": 501}, "top"),
+        ({"task": ["a"] * 101}, "task"),
+        ({"task": ""}, "task.0"),
         ({"since": "2030-01-01"}, "since"),
     ],
 )
