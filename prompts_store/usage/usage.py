@@ -170,7 +170,8 @@ class Usage(StoreBase):
         end = datetime.max.replace(tzinfo=UTC)
         dropped = self._drop_rows(tenant, end)
         self._drop_hours(tenant, end)
-        return dropped
+        # Rows that came meanwhile have no hour any more, and nothing else would drop them.
+        return dropped + self._drop_rows(tenant, end)
 
     def _drop_rows(self, tenant: str, before: datetime) -> int:
         old = select(usage.c.at).where(usage.c.tenant == tenant, usage.c.at < before).order_by(usage.c.at)

@@ -154,6 +154,8 @@ class JobRunner(ABC):
         while not self._stopping.is_set() and self._alive():
             self._unharmed(self._sweep)
             self._look.clear()
+            if self._stopping.is_set():  # what was cleared may have said so
+                return
             if len(self._running) >= self._config.at_once or not self._unharmed(self._take):
                 self._look.wait(self._config.look_seconds)
 

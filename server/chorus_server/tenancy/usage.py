@@ -30,7 +30,7 @@ LOG = logging.getLogger("chorus.usage")
 SAVE_SECONDS = 1.0
 """From one write to the spool to the next, and so the most that is lost by `kill -9`."""
 PATIENCE_SECONDS = 2.0
-"""How long a write waits for the publish lock; then it is tried again a second later."""
+"""How long a write waits for other writers; then it is tried again a second later."""
 
 CLOSE_SECONDS = 1.5
 """How long an orderly end waits for the database; what it did not take by then, the next start writes."""

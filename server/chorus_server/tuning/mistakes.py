@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import nsmallest
 from math import isfinite
 from typing import Any
 
@@ -31,8 +32,8 @@ class Mistakes:
         rows: how many it has.
         confused: None without labels, or with more than `MOST_CONFUSED`.
         hardest: (place in the split, what was said, loss): the highest loss first. The loss is what the log
-            probability of the answer falls short of 0, all tokens together. Of written text it is not known
-            (None), and these are the first rows that were answered wrong.
+            probability of the answer falls short of 0, all tokens together. Of written text, or where none is
+            a finite number, it is not known (None), and these are the first rows that were answered wrong.
     """
 
     split: str
@@ -56,7 +57,8 @@ class Mistakes:
         """
         known = [(each, place) for place, each in enumerate(losses) if each is not None and isfinite(each)]
         if known:
-            places = [place for _, place in sorted(known, key=lambda each: (-each[0], each[1]))]
+            hard = nsmallest(MOST_HARDEST, known, key=lambda each: (-each[0], each[1]))
+            places = [place for _, place in hard]
         else:
             right = [{each.strip() for each in accepted} for accepted in answers]
             places = [place for place, text in enumerate(said) if text.strip() not in right[place]]
@@ -94,4 +96,4 @@ def confusion_matrix(found: Confused, labels: Sequence[str]) -> dict[str, Any]:
 
 
 def _rounded(loss: float | None) -> float | None:
-    return None if loss is None else round(loss, _DIGITS)
+    return None if loss is None or not isfinite(loss) else round(loss, _DIGITS)

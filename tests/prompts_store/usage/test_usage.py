@@ -205,6 +205,21 @@ def test_a_deleted_tenants_usage_goes_with_the_rest(store: PromptStore, clock: F
     assert in_tables(store) == (others, others)
 
 
+def test_usage_that_comes_while_a_deleted_tenants_is_dropped_goes_with_it(
+    store: PromptStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.record_usage(REPLICA, [row(1)])
+    drop_hours = store._drop_hours
+
+    def another_comes(tenant: str, before: datetime) -> None:
+        store.record_usage(REPLICA, [row(2)])
+        drop_hours(tenant, before)
+
+    monkeypatch.setattr(store, "_drop_hours", another_comes)
+    assert store.drop_usage_of(row(1).tenant) == 2
+    assert in_tables(store) == ((0,) * 4, (0,) * 4)
+
+
 @pytest.fixture
 def replicas(tmp_path: Path, postgres_server: PostgresServer) -> Iterator[list[PromptStore]]:
     """Two processes' stores on one PostgreSQL."""

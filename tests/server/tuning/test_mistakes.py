@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 
 from chorus_server.tuning.mistakes import MOST_CONFUSED, MOST_HARDEST, Mistakes, confusion_matrix
@@ -39,6 +40,14 @@ def test_a_loss_that_is_no_number_is_left_out() -> None:
     losses = [float("nan"), float("inf"), 1.0]
     made = Mistakes.of("test", ["no"] * 3, losses, [["yes"]] * 3, LABELS)
     assert made.hardest == [(2, "no", 1.0)]
+
+
+def test_if_no_loss_is_a_number_what_is_kept_can_be_written() -> None:
+    """A checkpoint refuses all that is no JSON."""
+    losses = [float("nan"), float("inf"), float("-inf")]
+    made = Mistakes.of("test", ["no", "yes", "no"], losses, [["yes"]] * 3, LABELS)
+    assert made.hardest == [(0, "no", None), (2, "no", None)]
+    json.dumps(asdict(made), allow_nan=False)
 
 
 def test_they_come_back_from_json() -> None:

@@ -120,13 +120,16 @@ class _Probe:
         self._asked: asyncio.Future[None] | None = None
 
     async def answered(self) -> bool:
-        if self._asked is None:
+        # What a call found that has ended since may be long ago.
+        if self._asked is None or self._asked.done():
             self._asked = asyncio.ensure_future(self._thread.run(self._question))
+            self._asked.add_done_callback(_succeeded)  # so that asyncio does not warn of what nobody read
         done, _ = await asyncio.wait({self._asked}, timeout=LOOK_SECONDS)
-        if not done:
-            return False
-        asked, self._asked = self._asked, None
-        return not asked.cancelled() and asked.exception() is None
+        return bool(done) and _succeeded(self._asked)
 
     def close(self) -> None:
         self._thread.close()
+
+
+def _succeeded(call: asyncio.Future[None]) -> bool:
+    return not call.cancelled() and call.exception() is None

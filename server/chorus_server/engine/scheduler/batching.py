@@ -3,7 +3,7 @@ shape."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -26,6 +26,7 @@ class Gathered:
     Attributes:
         turn: start tag of the head.
         passed: for each tenant, the start tag of its first ticket that could run now but not in this step.
+        held_back: for each tenant whose batch let others go first, the start tag of its first request.
         tickets: the head first; all fit one bucket length.
         unloaded: tickets whose prompts were evicted from every tier after they were loaded.
         late: tickets that can no longer be answered in time.
@@ -34,6 +35,7 @@ class Gathered:
 
     turn: float = 0.0
     passed: dict[str, float] = field(default_factory=dict)
+    held_back: dict[str, float] = field(default_factory=dict)
     tickets: list[Ticket] = field(default_factory=list)
     unloaded: list[Ticket] = field(default_factory=list)
     late: list[Ticket] = field(default_factory=list)
@@ -66,8 +68,17 @@ class Batcher:
         self._buckets = buckets
         self._vocab_size = vocab_size
 
-    def gather(self, is_late: Callable[[Ticket], bool]) -> Gathered:
-        """Scan the queue in fair order. Changes nothing but the reservations of blocks."""
+    def head(self, held_back: Set[str]) -> Waiting[Ticket] | None:
+        """The request whose turn it is, without batches of the tenants that are held back."""
+        scan = islice(self._queue.in_order(), self._config.lookahead_requests)
+        return next((each for each in scan if not _is_held(each, held_back)), None)
+
+    def gather(self, is_late: Callable[[Ticket], bool], held_back: Set[str] = frozenset()) -> Gathered:
+        """Scan the queue in fair order. Changes nothing but the reservations of blocks.
+
+        Args:
+            held_back: tenants whose batches begin no step, but may join one.
+        """
         found = Gathered()
         self._slots.begin_pass()
         for waiting in islice(self._queue.in_order(), self._config.lookahead_requests):
@@ -78,6 +89,8 @@ class Batcher:
                 found.late.append(ticket)
             elif not self._present(ticket):
                 found.unloaded.append(ticket)
+            elif not found.tickets and _is_held(waiting, held_back):
+                found.held_back.setdefault(waiting.tenant, waiting.start)
             elif self._has_slots(ticket):
                 self._consider(found, waiting)
                 if found.full:
@@ -102,6 +115,8 @@ class Batcher:
             return None
         for ticket, _ in placed:
             self._queue.take(ticket.key, turn=found.turn)
+        for tenant in found.held_back.keys() - {found.tickets[0].origin.tenant}:
+            self._queue.forgo(tenant)
         # Some may have found no prompt rows, so the smallest axis for those that did may be a smaller one.
         lengths, fixed = [ticket.fit.length for ticket, _ in placed], self._is_fixed(found.tickets[0])
         T, B = self._buckets.axis(lengths, L, fixed=fixed)
@@ -126,7 +141,7 @@ class Batcher:
 
     def _consider(self, found: Gathered, waiting: Waiting[Ticket]) -> None:
         if not found.tickets:
-            found.turn = waiting.start
+            found.turn = found.held_back.get(waiting.tenant, waiting.start)
         elif not self._joins(found, waiting.item):
             found.passed.setdefault(waiting.tenant, waiting.start)
             return
@@ -198,3 +213,7 @@ class Batcher:
         return PrefillStep(
             PrefillPlan(step, bucket, inputs, admissions, loads, tokens), tickets, acquired, now
         )
+
+
+def _is_held(waiting: Waiting[Ticket], tenants: Set[str]) -> bool:
+    return waiting.priority == "batch" and waiting.tenant in tenants

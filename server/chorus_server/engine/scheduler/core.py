@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,10 +165,12 @@ class Scheduler:
 
         Prefill steps go first when it is their turn (`PrefillDecodePolicy`).
         """
-        head = self._queue.head()
-        if self._in_flight and (self._policy.waits_for_results() or self._leaves_room(head)):
+        if self._in_flight and (self._policy.waits_for_results() or self._leaves_room(self._queue.head())):
             return None
-        if self._policy.may_prefill(head) and (step := self._plan_batch()) is not None:
+        held_back = self._policy.held_back()
+        head = self._batcher.head(held_back)
+        may = head is not None and self._policy.may_prefill(head)
+        if may and (step := self._plan_batch(held_back)) is not None:
             return step
         return self._plan_decode()
 
@@ -262,12 +264,12 @@ class Scheduler:
         self._ports.over(ticket, outcome)
         self._loading.pump()
 
-    def _plan_batch(self) -> PrefillStep | None:
-        found = self._batcher.gather(self._is_late)
+    def _plan_batch(self, held_back: Set[str]) -> PrefillStep | None:
+        found = self._batcher.gather(self._is_late, held_back)
         while found.late or found.unloaded:
             self._clear_way(found)
             # Shares and holds have changed, so what was gathered before may no longer fit.
-            found = self._batcher.gather(self._is_late)
+            found = self._batcher.gather(self._is_late, held_back)
         if not found.tickets:
             return None
         now = self._ports.clock()

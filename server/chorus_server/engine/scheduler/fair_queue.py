@@ -189,6 +189,12 @@ class FairQueue(Generic[T]):
         self._move(owner, owner.start + waiting.cost / waiting.weight)
         return waiting.item
 
+    def forgo(self, tenant: str) -> None:
+        """A tenant let another go first, and saves up no credit by that."""
+        owner = self._tenants.get(tenant)
+        if owner is not None and owner.start < self._now:
+            self._move(owner, self._now)
+
     def remove(self, key: str) -> T:
         """Remove a request that was not served; nobody pays. Raises KeyError if it is not waiting."""
         owner, waiting = self._pop(key, served=False)

@@ -32,9 +32,10 @@ class PrefillDecodePolicy:
     fuller prefill steps of others come between the quiet tenant's tokens.
 
     Within a tenant, interactive requests that decode go before its batch. A prefill step of batch requests
-    may come once they have had `INTERACTIVE_SHARE` times as long as such a step takes, and a block in which
-    only batch requests decode goes after as many decode steps of others. An interactive request is encoded
-    before the decode step of such a block, unless that has waited for `token_budget` padded tokens.
+    may come once they have had `INTERACTIVE_SHARE` times as long as such a step takes. Until then it is
+    *held back*: all others go before it, and it only joins their steps. A block in which only batch
+    requests decode goes after as many decode steps of others. An interactive request is encoded before the
+    decode step of such a block, unless that has waited for `token_budget` padded tokens.
     """
 
     def __init__(self, slots: SlotTable, shares: Shares, protect_rounds: int, token_budget: int) -> None:
@@ -53,17 +54,17 @@ class PrefillDecodePolicy:
         self._encoded = 0.0
         self._share = 1.0
 
-    def may_prefill(self, head: Waiting[Ticket] | None) -> bool:
-        """Whether the next step may be a prefill step; `head` is the request whose turn it would be."""
-        if head is None:
-            return True
+    def held_back(self) -> Set[str]:
+        """Tenants whose batch has no turn to be encoded, since interactive requests of theirs decode."""
+        least = INTERACTIVE_SHARE * self._batch_seconds
+        return {name for name in self._interactive() if self._decoded_seconds.get(name, 0.0) < least}
+
+    def may_prefill(self, head: Waiting[Ticket]) -> bool:
+        """Whether the next step may be a prefill step; `head` is the request whose turn it would be, and is
+        not held back."""
         interactive = self._interactive()
         if head.item.origin.priority == "interactive":
             interactive.add(head.tenant)
-        elif head.tenant in interactive:
-            had = self._decoded_seconds.get(head.tenant, 0.0)
-            if had < INTERACTIVE_SHARE * self._batch_seconds:
-                return False
         wanting = [block for block in self._slots.blocks if block.wants_decode]
         yielding = [block for block in wanting if self._batch_of(block, interactive)]
         if any(self._late(block) for block in yielding):

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Set
+from dataclasses import replace
 
 import pytest
 
 from chorus_server.engine.config import EngineConfig
-from chorus_server.engine.plans import BlockShape, DecodePlan, Ladder, PrefillPlan, StepPlan
+from chorus_server.engine.plans import BlockShape, DecodePlan, Ladder, PrefillPlan, ScorePlan, StepPlan
 from chorus_server.engine.requests import Request
 from chorus_server.engine.scheduler import core, prefill_decode_policy
+from chorus_server.engine.scheduler.batching import Batcher
+from chorus_server.engine.scheduler.fair_queue import FairQueue, Waiting
 from chorus_server.engine.scheduler.prefill_decode_policy import PrefillDecodePolicy
+from chorus_server.engine.scheduler.tickets import Ticket
 from tests.server.engine.engine_tools import generate, score
 from tests.server.engine.virtual_time import Simulation, quantile
 
@@ -87,3 +92,61 @@ def test_a_batch_goes_on_beside_texts_that_never_end() -> None:
     texts = [(0.0, asked("text", rng, "interactive")) for _ in range(16)]
     sim.run(texts + [(0.0, asked("label", rng, "batch")) for _ in range(UNDER_WAY)], until=SECONDS)
     assert 0.1 * seconds["decode"] <= seconds["score"] <= 0.125 * seconds["decode"]
+
+
+LONG = replace(LADDER, blocks=(BlockShape(32, 2000, 4), *LADDER.blocks))
+
+
+def longest_wait(who: str) -> tuple[float, int]:
+    """Seconds that a short interactive text waits at most while its own tenant, or another one, has a long
+    text under way and a batch of labels; and how many of the batch are answered."""
+    rng, done = random.Random(7), 0
+    sim = Simulation(
+        LONG,
+        EngineConfig(),
+        cost=lambda plan: 5 * step_seconds(plan) if isinstance(plan, ScorePlan) else step_seconds(plan),
+    )
+
+    def short() -> Request:
+        request = generate(
+            (*(rng.randrange(3, 900) for _ in range(8)), 1), max_new_tokens=2, min_new_tokens=2
+        )
+        return replace(request, origin=replace(request.origin, tenant=who))
+
+    def another(over: Request) -> None:
+        nonlocal done
+        if over.origin.priority == "batch":
+            done += 1
+            sim.submit(asked("label", rng, "batch"))
+        else:
+            sim.submit(short())
+
+    sim.on_over = another
+    long = generate((5, 1), max_new_tokens=1900, min_new_tokens=1900)
+    arrivals = [(0.0, asked("label", rng, "batch")) for _ in range(UNDER_WAY)]
+    sim.run([*arrivals, (0.0, long), *((0.0, short()) for _ in range(4))], until=4.0)
+    return max(seconds for over, seconds, _ in sim.served if over.origin.priority == "interactive"), done
+
+
+@pytest.mark.parametrize("who", ["a", "other"])
+def test_a_batch_that_waits_for_its_tenants_texts_holds_up_nobody_else(
+    who: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited, done = longest_wait(who)
+    assert waited < 0.1 and done >= 10
+    with monkeypatch.context() as patch:
+        patch.setattr(Batcher, "head", first_or_none)
+        control, _ = longest_wait(who)
+        assert control > 0.4, "a batch that stands before all others must fail this test"
+
+
+def first_or_none(self: Batcher, held_back: Set[str]) -> Waiting[Ticket] | None:
+    head = self._queue.head()
+    return None if head is None or (head.priority == "batch" and head.tenant in held_back) else head
+
+
+def test_a_tenant_whose_batch_waits_saves_up_no_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited, _ = longest_wait("other")
+    monkeypatch.setattr(FairQueue, "forgo", lambda self, tenant: None)
+    control, _ = longest_wait("other")
+    assert waited < 0.1 and control > 0.4
