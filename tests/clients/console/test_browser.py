@@ -75,7 +75,7 @@ def drop_a_file(page: Any, tmp_path: Any) -> None:
     page.get_by_label("Template").fill("film: {the_text}")
     page.get_by_text("film: a warm film number 0").wait_for()
     picture(page, "tune-new")
-    for name, value in (("Task", "films"), ("Steps", "30"), ("Rows of the prompt", "8"), ("Batch", "4"),
+    for name, value in (("Task", "films"), ("Steps", "30"), ("Rows of the prompt", "8"), ("Batch size", "4"),
                         ("Measure every", "10"), ("Rows for validation", "12"),
                         ("Members of an ensemble", "2")):  # fmt: skip
         page.get_by_label(name, exact=True).fill(value)

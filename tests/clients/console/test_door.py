@@ -262,6 +262,10 @@ def test_an_evaluation_with_baselines_is_started(site: Site) -> None:
         )
         assert refused.status_code == 404 and "nobody" in refused.text
         assert len(client.files.list()) == files  # what was sent for it is gone
+        mistyped = send(
+            browser, "/console/jobs/evaluate", form | {"target_texts": "0"}, examples=("s.tsv", DEV)
+        )
+        assert mistyped.status_code == 400 and len(client.files.list()) == files
     for wrong in ({"subject": "", "base": "", "majority": ""}, {"target_texts": "0"}, {"few_shot": "many"}):
         assert send(browser, "/console/jobs/evaluate", form | wrong).status_code == 400
 
@@ -534,6 +538,16 @@ def test_odd_input_is_no_defect(site: Site) -> None:
     for weight in ("nan", "-inf", "much"):
         refused = operator.get(f"/console/tenants/settings?what=change&weight={weight}")
         assert refused.status_code == 400 and "such as 1 or 2.5" in refused.text
+
+
+def test_what_is_no_reference_is_refused_in_its_own_column(site: Site) -> None:
+    browser = site.browser(site.key(name="typist")["key"])
+    form = {"task": ["default/sentiment@1", "a/b/c"], "how": "each", "field.text": "warm and funny"}
+    answers = send(browser, "/console/try", form)
+    assert answers.status_code == 200 and "is not a name" in answers.text and "positive" in answers.text
+    for path in ("/console/try/fields?task=a/b/c", "/console/try?task=a/b/c"):
+        assert browser.get(path).status_code == 200  # while somebody types it
+    assert send(browser, "/console/jobs/fields", {"subject": "a/b/c", "column": "x"}).status_code == 200
 
 
 def test_bodies_and_paths_that_nobody_needs(site: Site) -> None:

@@ -38,7 +38,7 @@ def test_an_operator_makes_a_tenant_and_a_limited_key(site: Site, open_page: Ope
     assert made["limits"]["per_month"]["tokens"]["hard"] == 1_000_000
 
     page.get_by_label("Name of what uses it").fill("shop")
-    page.get_by_label("Good for days").fill("30")
+    page.get_by_label("Days until it ends").fill("30")
     page.get_by_label("Only these tasks").fill("sentiment*, default/*")
     page.get_by_text("Limits of this key").click()
     page.get_by_label("requests a minute").fill("60")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from starlette.responses import Response
 
-from chorus import ApiError, AsyncClient, NotFoundError
+from chorus import AsyncClient, ChorusError, NotFoundError
 from chorus_console.data import field_name
 from chorus_console.door import Visit
 from chorus_console.templates_of import fields_of
@@ -40,9 +40,9 @@ async def template_fields(client: AsyncClient, references: Sequence[str]) -> lis
             try:
                 member = (await client.ensembles.get(reference)).members[0]
                 version = await client.tasks.version(f"{member.task}@{member.version}")
-            except ApiError:  # or what is not there yet while somebody types
+            except ChorusError:  # or what is not there yet while somebody types
                 continue
-        except ApiError:
+        except ChorusError:
             continue
         names |= dict.fromkeys(fields_of(version.template))
     return list(names)

@@ -11,7 +11,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from chorus import ApiError, AsyncClient, NotFoundError, UnauthenticatedError
+from chorus import ApiError, AsyncClient, ChorusError, NotFoundError, UnauthenticatedError
 from chorus.routes.inference import ClassifyItem, GenerateItem
 from chorus.types import Classification, EnsembleAnswer, FailedItem, Generation, Version
 from chorus_console import rows
@@ -79,7 +79,7 @@ async def _fields(visit: Visit, references: Sequence[str]) -> list[str]:
     for reference in references[:MOST_BESIDE]:
         try:
             found = await visit.client.tasks.version(reference)
-        except ApiError:  # an ensemble, or what is not there yet while somebody types
+        except ChorusError:  # an ensemble, or what is not there yet while somebody types
             continue
         names |= dict.fromkeys(fields_of(found.template))
     return list(names) or ["text"]
@@ -148,7 +148,7 @@ async def _find(client: AsyncClient, asked: Asked) -> None:
         asked.version = await client.tasks.version(asked.reference)
     except UnauthenticatedError:
         raise
-    except ApiError as error:
+    except ChorusError as error:  # also of the client, for what is no reference
         if not isinstance(error, NotFoundError) or error.code not in ("unknown_task", "not_found"):
             asked.problem = str(error)
     else:

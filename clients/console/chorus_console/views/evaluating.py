@@ -9,7 +9,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from chorus import ApiError, AsyncClient, ChorusError, NotFoundError
+from chorus import AsyncClient, ChorusError, NotFoundError
 from chorus_console.data import field_name
 from chorus_console.door import Visit
 from chorus_console.pages import local
@@ -85,7 +85,7 @@ async def start(visit: Visit) -> Response:
             target=await visit.text("target"),
             target_texts=await forms.pairs(visit, "target_texts", "0=negative") or None,
         )
-    except ApiError:
+    except (ChorusError, HTTPException):
         if sent is not None:
             with suppress(ChorusError):  # the caller must see the refusal
                 await visit.client.files.delete(sent)

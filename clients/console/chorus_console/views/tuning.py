@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from chorus import InvalidArgumentError, NotFoundError
@@ -93,15 +92,18 @@ def _shown(job: Job, view: JobView) -> dict[str, Any]:
 async def mistakes(visit: Visit) -> Response:
     """What one of a job's new versions gets wrong."""
     job = await visit.client.tuning.get(visit.request.path_params["job"])
+    found, gone = [], False
     try:
         found = await visit.client.tuning.mistakes(job)
     except InvalidArgumentError:  # it made no version, or an earlier server ran it
-        found = []
-    except NotFoundError:
-        raise HTTPException(404, "The file with what the new versions get wrong was deleted.") from None
+        pass
+    except NotFoundError:  # told in its place: nothing of the job's page failed
+        gone = True
     wanted = visit.request.query_params.get("of", "")
     one = next((each for each in found if each["reference"] == wanted), found[0] if found else None)
-    return await visit.show("tune_mistakes.html", job=job, found=found, one=one, same=_reading(job))
+    return await visit.show(
+        "tune_mistakes.html", job=job, found=found, gone=gone, one=one, same=_reading(job)
+    )
 
 
 def _reading(job: Job) -> Same:
