@@ -19,12 +19,14 @@ import httpx2
 import pytest
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 
 from chorus import AsyncClient
 from chorus.cli.job_view import JobView
 from chorus.types import AuditRow, Job, Tick
 from chorus_console import data, limits_form, rows
-from chorus_console.door import own_path
+from chorus_console.door import Visit, own_path
 from chorus_console.templates_of import fields_of, filled
 from chorus_console.trials import trials_of
 from chorus_console.views import operations, tuning
@@ -263,6 +265,22 @@ async def looked_at_again(fake: FakeChorus) -> None:
         assert [view.step for _, view in found] == [1203] * 3 and len(first.losses) == 1202
         asked = [r.url.params["after"] for r in fake.seen if "after" in r.url.params]
         assert asked == ["1202", "1203", "1203"]
+
+
+def test_a_file_of_mistakes_that_was_deleted_is_told_in_its_place(fake: FakeChorus) -> None:
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(lambda: asyncio.run(mistakes_after_the_file(fake))).result()
+    assert answer.status_code == 200 and b"was deleted" in answer.body and b"<h2>" not in answer.body
+
+
+async def mistakes_after_the_file(fake: FakeChorus) -> Response:
+    async with AsyncClient(transport=httpx2.MockTransport(fake)) as client:
+        job = await client.tuning.start("t", train={"path": "/a"})
+        fake.tuning.jobs[job.id]["result"] = {"mistakes": "file-" + "0" * 24}
+        scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"",
+                 "headers": [(b"hx-request", b"true")], "path_params": {"job": job.id}}  # fmt: skip
+        nobody: Any = None
+        return await tuning.mistakes(Visit(Request(scope), lambda *given: client, nobody, nobody))
 
 
 def test_every_curve_is_thinned() -> None:
