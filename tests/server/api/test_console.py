@@ -207,4 +207,6 @@ def test_too_much_work_at_once_is_refused(
     assert signed_in.post("/console/try", **form).status_code == 200
     monkeypatch.setattr(keyed.services.text, "_waiting", 0)
     refused = signed_in.post("/console/try", **form)
-    assert refused.status_code == 503 and "text threads" in refused.text and refused.headers["retry-after"]
+    assert (
+        refused.status_code == 503 and "The server is busy" in refused.text and refused.headers["retry-after"]
+    )

@@ -53,7 +53,8 @@ class Offload:
     def _submit(self, function: Callable[[], T]) -> Future[T]:
         if self._pending >= self._waiting:
             raise OverloadedError(
-                f"Too many calls wait for the {self._name}: try again.", retry_after_seconds=1
+                f"The server is busy: too many calls wait for the {self._name}. Try again in a moment.",
+                retry_after_seconds=1,
             )
         self._pending += 1
         future = self._pool.submit(function)
