@@ -103,7 +103,8 @@ def main() -> None:
         print(f"{mark} {path:64} {times}  {each['bytes']:,} bytes")
     result: dict[str, Any] = {"what": "console", "tasks": tasks, "rounds": given.rounds, "pages": pages}
     if given.tasks is None:
-        result |= {"machine": machine(), "versions": versions(), "date": datetime.now(UTC).isoformat()}
+        result |= {"machine": machine(), "versions": versions(Path(sys.executable))}
+        result["date"] = datetime.now(UTC).isoformat()
         day = datetime.now(UTC).date().isoformat()
         target = ROOT / "benchmarks" / "results" / f"{day}-{machine()['name']}-console.json"
         target.write_text(json.dumps(result, indent=2) + "\n")

@@ -125,6 +125,8 @@ class Usage(StoreBase):
         if tenant is not None:
             query = query.where(usage_hours.c.tenant == check_name(tenant, field="tenant"))
         if tasks is not None:
+            for part in (part for name in tasks for part in name.split("/", 1)):
+                check_name(part, field="task")
             query = query.where(usage_hours.c.task.in_(tasks))
         most = MAX_SUMS * (_MAX_DAYS_OF_A_MONTH if span == "month" else 1)
         ranked = top is not None and span != "month"  # months are made of days, and ranked after that

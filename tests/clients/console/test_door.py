@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chorus import Client
-from tests.clients.console.conftest import Site
+from tests.clients.console.conftest import EVERY_SCOPE, Site
 
 TASK = "/console/tasks/default/sentiment"
 MOVE = f"{TASK}/move"
@@ -292,6 +293,28 @@ def test_a_batch_is_started(site: Site, kind: str) -> None:
     assert "Download output file" in browser.get(f"/console/jobs/{job}").text
 
 
+@pytest.mark.parametrize("page", ["/console/tune", "/console/jobs/evaluate", "/console/jobs/batch"])
+def test_a_form_names_a_file_of_the_tenant_and_none_beside_the_server(
+    site: Site, page: str, tmp_path: Path
+) -> None:
+    """The console's client would upload what is at a path, and it runs where the server's secrets are."""
+    made = site.key(name="reader")
+    browser = site.browser(made["key"])
+    (secret := tmp_path / "secret.csv").write_text("text,label\nthe secret,yes\n")
+    form = {"task": "taken", "subject": "sentiment@1", "template": "{text}", "target": "label"}
+    form |= {"steps": "0", "target_texts": "0", "endpoint": "/v1/nothing"}  # so that nothing is queued
+    with Client(site.url, made["key"]) as client:
+        before = client.files.list()
+        for named in (secret, tmp_path, tmp_path / "nowhere.csv"):
+            answer = send(browser, page, form | {"file": str(named)})
+            assert answer.status_code == 400 and "is not a name" in answer.text
+        assert client.files.list() == before
+        there = client.files.push(secret)
+        answer = send(browser, page, form | {"file": there.id})
+        assert answer.status_code == 400 and "is not a name" not in answer.text  # the control
+        client.files.delete(there)
+
+
 def test_a_search_is_started_paused_and_resumed(site: Site) -> None:
     made = site.key(name="searcher")
     browser = site.browser(made["key"])
@@ -378,6 +401,28 @@ def test_what_a_key_may_not_do_its_session_may_not(site: Site) -> None:
     form = {"alias": "live", "version": "1", "now": str(live(site)), "back": ""}
     answer = browser.post(MOVE, form)
     assert answer.status_code == 403 and "prompts:write" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("scopes", "page"),
+    [
+        (["prompts:read"], "/console/tasks"), (["metrics:read"], "/console/operations"),
+        (["admin"], "/console/tenants/keys"), (["operator"], "/console/tenants"), (["infer", "tune"], ""),
+    ],
+)  # fmt: skip
+def test_the_first_page_is_one_that_the_key_may_see(site: Site, scopes: list[str], page: str) -> None:
+    """And so are those that it leads to; a key that may see none is told which it needs."""
+    browser = site.browser(site.key(name="narrow", scopes=scopes)["key"])
+    first = browser.http.get("/console", follow_redirects=True)
+    views = re.findall(
+        r'href="([^"]*)"', re.findall(r'(?s)<nav aria-label="Views">(.*?)</nav>', first.text)[0]
+    )
+    if not page:
+        assert first.status_code == 403 and "prompts:read" in first.text and views == []
+        return
+    assert (first.status_code, first.url.path) == (200, page) and views
+    for path in views:
+        assert browser.http.get(path, follow_redirects=True).status_code == 200, path
 
 
 def test_signing_in_again_ends_the_session_before(site: Site) -> None:
@@ -482,6 +527,13 @@ def test_odd_input_is_no_defect(site: Site) -> None:
     assert looked.status_code == 200 and "Row 1 is no JSON object" in looked.text
     made = browser.http.post("/console/tenants/keys", data={"name": "x", "days": "9" * 5000}, headers=headers)
     assert made.status_code == 400
+    for rate in ("nan", "inf", "much"):
+        form = {"task": "x", "learning_rate": rate}
+        assert "such as 0.3" in browser.http.post("/console/tune", data=form, headers=headers).text
+    operator = site.browser(site.key(name="heavy", scopes=EVERY_SCOPE)["key"])
+    for weight in ("nan", "-inf", "much"):
+        refused = operator.get(f"/console/tenants/settings?what=change&weight={weight}")
+        assert refused.status_code == 400 and "such as 1 or 2.5" in refused.text
 
 
 def test_bodies_and_paths_that_nobody_needs(site: Site) -> None:

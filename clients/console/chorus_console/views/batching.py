@@ -48,7 +48,7 @@ async def look(visit: Visit) -> Response:
 
 async def start(visit: Visit) -> Response:
     """Queue a batch."""
-    file, endpoint = await visit.text("file"), await visit.text("endpoint")
+    file, endpoint = await forms.stored(visit), await visit.text("endpoint")
     if endpoint:
         job = await visit.client.batches.start(file, endpoint)
         return visit.go(local("jobs", job.id))
@@ -61,11 +61,11 @@ async def start(visit: Visit) -> Response:
         raise HTTPException(400, "A table is answered by labels or by text.")
     columns = await columns_of_fields(visit)
     columns = {name: columns.get(name, name) for name in await template_fields(visit.client, tasks)}
-    stored, content = await asyncio.gather(visit.client.files.get(file), visit.client.files.content(file))
-    lines = await visit.work(_lines, content, stored.name, tasks[0], way, columns)
-    pushed = await visit.client.files.push(lines, name=f"{stored.name}.batch.jsonl")
+    content = await visit.client.files.content(file)
+    lines = await visit.work(_lines, content, file.name, tasks[0], way, columns)
+    pushed = await visit.client.files.push(lines, name=f"{file.name}.batch.jsonl")
     try:
-        job = await visit.client.batches.start(pushed, way, metadata={"table": stored.name[:200]})
+        job = await visit.client.batches.start(pushed, way, metadata={"table": file.name[:200]})
     except ChorusError:
         with suppress(ChorusError):  # the caller must see the refusal
             await visit.client.files.delete(pushed)

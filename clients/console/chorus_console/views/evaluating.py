@@ -59,6 +59,7 @@ async def known_names(client: AsyncClient) -> list[str]:
 
 async def start(visit: Visit) -> Response:
     """Queue an evaluation."""
+    file = await forms.stored(visit)
     subjects: list[dict[str, Any]] = [await _subject(visit.client, each) for each in await asked(visit)]
     columns = await columns_of_fields(visit)
     if await visit.text("base") == "on":
@@ -76,7 +77,7 @@ async def start(visit: Visit) -> Response:
     try:
         job = await visit.client.evaluations.start(
             subjects,
-            await visit.text("file"),
+            file,
             examples=sent,
             labels=await forms.lines(visit, "labels") or None,
             answer_by=await visit.text("answer_by") or None,

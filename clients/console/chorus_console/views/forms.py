@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
+from chorus.types import DataFile
 from chorus_console import data
 from chorus_console.door import MOST_BYTES, Visit
 
@@ -33,6 +35,17 @@ async def count(visit: Visit, name: str) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise HTTPException(400, f"{name.replace('_', ' ')} is a whole number.")
     return int(text)
+
+
+def number(name: str, text: str, such_as: str) -> float:
+    """The number that somebody wrote. Raises HTTPException 400 if it is none, or none that JSON has."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise HTTPException(400, f"{name} is a number, such as {such_as}.")
+    return found
 
 
 async def lines(visit: Visit, name: str) -> list[str]:
@@ -63,6 +76,19 @@ async def dropped(visit: Visit, name: str = "file") -> tuple[str, bytes] | None:
     return file.filename, await file.read()
 
 
+async def stored(visit: Visit) -> DataFile:
+    """The file on the server that the field `file` names. The text itself starts no job: to the client it
+    could be a path too, and this one runs beside the server's own files.
+
+    Raises:
+        ApiError: there is none of this id.
+    """
+    name = await visit.text("file")
+    if not name:
+        raise HTTPException(400, "Choose a file first.")
+    return await visit.client.files.get(name)
+
+
 async def looked_at(visit: Visit, *, answered: bool = True) -> Looked:
     """What is in the file of a form, or in one that is on the server, which the field `id` names. A file from
     the form is uploaded if nothing is wrong with it.
@@ -77,10 +103,10 @@ async def looked_at(visit: Visit, *, answered: bool = True) -> Looked:
     if given is None and not known:
         raise HTTPException(400, "Choose a file: CSV, TSV or JSON Lines, whose columns have names.")
     if given is None:
-        stored = await visit.client.files.get(known)
-        if stored.size_bytes > MOST_BYTES:
-            raise HTTPException(400, f"{stored.name} is too large for a page: start it with a command.")
-        given = stored.name, await visit.client.files.content(stored)
+        there = await visit.client.files.get(known)
+        if there.size_bytes > MOST_BYTES:
+            raise HTTPException(400, f"{there.name} is too large for a page: start it with a command.")
+        given = there.name, await visit.client.files.content(there)
     else:
         known = ""
     name, content = given

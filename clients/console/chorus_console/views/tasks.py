@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from chorus import ApiError
@@ -18,13 +19,24 @@ from chorus_console.same import same
 from chorus_console.views.grants import share as share_it
 from chorus_console.views.grants import sharing
 
+_FIRST = (
+    ("prompts:read", "tasks"), ("metrics:read", "operations"), ("admin", "tenants"), ("operator", "tenants")
+)  # fmt: skip
 _PAGE = 25
 _MOVES, _MOST_MOVES = 20, 500
 
 
 async def first(visit: Visit) -> Response:
-    """The first page is the list of tasks."""
-    return RedirectResponse(local("tasks"), 303)
+    """The first page is the list of tasks, or else the first one that the key may see."""
+    scopes = (await visit.me()).scopes
+    found = next((page for scope, page in _FIRST if scope in scopes), None)
+    if found is None:
+        raise HTTPException(
+            403,
+            "This key is for programs: it lacks the scope prompts:read, which the pages need. Sign out, and "
+            "sign in with a key that has it.",
+        )
+    return RedirectResponse(local(found), 303)
 
 
 async def table(visit: Visit) -> Response:
@@ -79,8 +91,9 @@ async def _used(visit: Visit, tasks: Sequence[Task]) -> dict[str, tuple[int, flo
     """Of each task the items of the last day, and how many a minute there were in this hour and the one
     before; None where the key may not ask."""
     now, names = datetime.now(UTC), [each.task for each in tasks]
+    if not names:  # and not of every task
+        return {}
     begin = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
-    names = [each.task for each in tasks]
     try:
         report = await visit.client.usage(
             since=now - timedelta(days=1), group_by=["task", "hour"], task=names

@@ -16,6 +16,7 @@ from chorus_console import limits_form
 from chorus_console.door import Visit
 from chorus_console.pages import local
 from chorus_console.same import Same, same
+from chorus_console.views import forms
 
 _LONGEST_DAYS = 36_500
 _KEPT = ("usage_days", "audit_days")
@@ -63,10 +64,7 @@ class _Asked:
 
     def documents(self) -> dict[str, Any]:
         """As the API takes it. Raises HTTPException 400 for what is no number."""
-        try:
-            weight = float(self.weight)
-        except ValueError:
-            raise HTTPException(400, "The weight is a number, such as 1 or 2.5.") from None
+        weight = forms.number("The weight", self.weight, "1 or 2.5")
         kept = {
             name: limits_form.whole_number(name.replace("_", " "), days, _LONGEST_DAYS, 1)
             for name, days in self.retention.items()

@@ -84,14 +84,11 @@ async def start(visit: Visit) -> Response:
     knobs = {name: await forms.count(visit, name) for name in _KNOBS}
     recipe: dict[str, Any] = {name: value for name, value in knobs.items() if value is not None}
     if rate := await visit.text("learning_rate"):
-        try:
-            recipe["learning_rate"] = float(rate)
-        except ValueError:
-            raise HTTPException(400, "The learning rate is a number, such as 0.3.") from None
+        recipe["learning_rate"] = forms.number("The learning rate", rate, "0.3")
     rows = await forms.count(visit, "validation_rows")
     job = await visit.client.tuning.start(
         task,
-        train=await visit.text("file"),
+        train=await forms.stored(visit),
         data=None if rows is None else {"validation_rows": rows},
         recipe=recipe,
         template=template,

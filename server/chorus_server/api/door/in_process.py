@@ -97,6 +97,8 @@ class _Answer(httpx2.AsyncByteStream):
         if self._left:
             return
         if message["type"] == "http.response.start":
+            if self.begun.done():  # who waited for it was cancelled, and is about to say so
+                return
             self.begun.set_result((message["status"], list(message.get("headers", ()))))
             return
         if piece := message.get("body", b""):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from chorus_server.api.inference.calls import Call, call_of, prepared_items
 from chorus_server.api.inference.items import Item, classify_items
 from chorus_server.api.inference.ranking import score_requests, scores_of
 from chorus_server.api.inference.submit import SubmitResult, outcomes
+from chorus_server.api.inference.turns import turns
 from chorus_server.api.schemas.inference import ClassifyAnswer, ClassifyBody
 from chorus_server.engine.requests import ScoreRequest
 from chorus_server.errors import ChorusError, InvalidInputError
@@ -49,8 +51,9 @@ def _labels(body: ClassifyBody, item: Item) -> Sequence[str]:
     labels = body.labels if body.labels is not None else own
     if len(labels) < 2:
         has = "one label only" if own else "none of its own"
+        which = "" if body.requests is None else f" of {item.task_field}"
         raise InvalidInputError(
-            f"labels is required: the task's version has {has}; send two or more.", field="labels"
+            f"labels is required: the version{which} has {has}; send two or more.", field="labels"
         )
     return labels
 
@@ -58,15 +61,17 @@ def _labels(body: ClassifyBody, item: Item) -> Sequence[str]:
 async def _score_requests(
     call: Call, items: Sequence[Item], labels: Sequence[Sequence[str]], *, sent: bool
 ) -> list[ScoreRequest]:
-    """The engine's request for each item, in order: all are submitted together, whatever their tasks."""
+    """The engine's request for each item, in order: all are submitted together, whatever their tasks. The
+    labels of many versions are many: other requests go on between them."""
     places: dict[int, list[int]] = {}
     for place, each in enumerate(labels):
         places.setdefault(id(each), []).append(place)  # items of one version share theirs
     found: dict[int, ScoreRequest] = {}
-    for group in places.values():
-        some = [items[place] for place in group]
-        made = await score_requests(call, some, labels[group[0]], sent=sent, places=group)
-        found.update(zip(group, made, strict=True))
+    async with aclosing(turns(places.values())) as groups:
+        async for group in groups:
+            some = [items[place] for place in group]
+            made = await score_requests(call, some, labels[group[0]], sent=sent, places=group)
+            found.update(zip(group, made, strict=True))
     return [found[place] for place in range(len(items))]
 
 

@@ -171,7 +171,8 @@ async def _stored(services: Services, operator: bool) -> tuple[dict[str, Any], l
             seen = await services.library.read(_see, services.library.store)
     store = {
         "trouble": trouble,
-        "last_collection": None if last is None else asdict(last),
+        # What went wrong may name folders and other stores.
+        "last_collection": None if last is None else asdict(last) | ({} if operator else {"message": ""}),
         "collection_due_at": None if seen is None else seen[0],
     }
     if seen is None or not operator:

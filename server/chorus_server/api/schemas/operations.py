@@ -162,7 +162,7 @@ class CollectionNow(AnswerModel):
     outcome: Literal["collected", "failed", "refused"]
     blobs: int
     freed_bytes: int
-    message: str = Field(description="Why nothing was collected.")
+    message: str = Field(description="Why nothing was collected, for operators.")
 
 
 class StoreNow(AnswerModel):

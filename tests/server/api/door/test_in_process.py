@@ -123,6 +123,33 @@ def test_the_api_waits_for_who_reads_and_learns_that_he_left() -> None:
     assert api.told and api.made <= 10
 
 
+def test_an_answer_may_begin_just_when_its_caller_is_cancelled() -> None:
+    """The API is not told of it by an error that is none of its own."""
+    failed: list[Exception] = []
+
+    async def main() -> None:
+        there, going = asyncio.Event(), asyncio.Event()
+
+        async def api(scope: Scope, receive: Receive, send: Send) -> None:
+            there.set()
+            await going.wait()
+            try:
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+            except Exception as error:
+                failed.append(error)
+
+        request = httpx2.Request("GET", "http://127.0.0.1/")
+        asked = asyncio.ensure_future(InProcess(api, "").handle_async_request(request))
+        await there.wait()
+        going.set()  # the API's turn is before the caller's
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+
+    asyncio.run(main())
+    assert failed == []
+
+
 def test_an_api_that_fails_before_it_answers_is_a_500() -> None:
     assert run(InProcess(Api("before"), ""), lambda client: client.get("/")).status_code == 500
 

@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import math
 from itertools import permutations
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from chorus_server.api.inference import turns
+from chorus_server.api.inference.ranking import score_requests
+from chorus_server.api.routes import classify
 from chorus_server.api.schemas.inference import ClassifyAnswer
 from chorus_server.calibration.applying import softmax
 from chorus_server.model.vocabulary import Vocabulary
@@ -39,6 +43,38 @@ def test_versions_of_other_tasks_are_asked_together(api: ApiServer) -> None:
     alone = [api.post("/v1/classify", {"task": task, "input": "good"}) for task in tasks]
     assert together.json()["results"] == [answer.json()["results"][0] for answer in alone]
     assert set(together.json()["results"][1]["probabilities"]) == {"yes", "no", "maybe"}
+
+
+def test_other_requests_go_on_between_the_labels_of_many_versions(
+    api: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The labels of each take 4 ms here, so that after every second version there is a pause."""
+    for number in range(6):
+        api.push(f"task{number}", labels=["yes", "no"])
+    now, pauses = 0.0, 0
+
+    async def slow(*given: Any, **named: Any) -> Any:
+        nonlocal now
+        now += 0.004
+        return await score_requests(*given, **named)
+
+    async def sleep(seconds: float) -> None:
+        nonlocal pauses
+        pauses += 1
+
+    monkeypatch.setattr(classify, "score_requests", slow)
+    monkeypatch.setattr(turns, "time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(turns, "asyncio", SimpleNamespace(sleep=sleep))
+    requests = [{"task": f"task{number}", "input": "good"} for number in range(6)]
+    assert api.post("/v1/classify", {"requests": requests}).status_code == 200
+    assert pauses == 3
+
+
+def test_a_version_without_labels_is_named(api: ApiServer) -> None:
+    api.push("sentiment", labels=["negative", "positive"])
+    requests = [{"task": "sentiment", "input": "good"}, {"task": None, "input": "good"}]
+    refused = api.post("/v1/classify", {"requests": requests})
+    assert "requests.1.task" in error_of(refused)["message"]
 
 
 def test_labels_beside_requests_are_for_all_of_them(api: ApiServer) -> None:

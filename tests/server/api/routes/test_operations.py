@@ -15,6 +15,7 @@ import pytest
 
 from chorus_server.api.schemas.operations import OperationsAnswer
 from chorus_server.api.services import Compiled, DeviceStart
+from chorus_server.api.upkeep import Collection
 from chorus_server.engine.executor import CompileWatch
 from chorus_server.engine.memory_plan import MemoryPlan
 from chorus_server.jobs.endings import AttemptEnding
@@ -176,6 +177,16 @@ def test_jobs_and_leases_are_told_to_those_who_may_know(api: ApiServer, tmp_path
         assert runner.stop(300)
     assert asked(api, OPERATOR)["jobs"] == {"running": [], "others": 0}
     assert asked(api, OPERATOR)["lease_holders"] == []
+
+
+def test_operators_are_told_why_nothing_was_collected(api: ApiServer) -> None:
+    """It may name folders, and everybody's things; that it failed is no secret."""
+    key, why = key_of(api, "acme"), "/srv/chorus/blobs is of another store."
+    api.services.upkeep.last = Collection(datetime.now(UTC), "refused", message=why)
+    for who, message in ((OPERATOR, why), (key, "")):
+        last = asked(api, who)["store"]["last_collection"]
+        assert (last["outcome"], last["message"]) == ("refused", message)
+    api.services.upkeep.last = None
 
 
 def test_how_the_device_was_made_ready(api: ApiServer) -> None:

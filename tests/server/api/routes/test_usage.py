@@ -183,6 +183,8 @@ def test_csv_has_a_column_for_each_group(api: ApiServer) -> None:
         ({"top": 0}, "top"),
         ({"top": 501}, "top"),
         ({"task": ["a"] * 101}, "task"),
+        ({"task": ["a", "b\0"]}, "task"),
+        ({"task": "a/b/c"}, "task"),
         ({"task": ""}, "task.0"),
         ({"since": "2030-01-01"}, "since"),
     ],
