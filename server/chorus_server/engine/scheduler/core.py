@@ -216,10 +216,9 @@ class Scheduler:
         interactive requests keep coming, for they would wait until it is done."""
         if ticket.origin.priority == "batch" and self._interactive_come:
             origin, shape = ticket.origin, ticket.fit.shape
-            under_way = (other for other in (*self._decoding, *self._prefilling) if other.fit.shape == shape)
-            if any(
-                (each.origin.tenant, each.origin.priority) == (origin.tenant, "batch") for each in under_way
-            ):
+            blocks = (block for block in self._slots.blocks if block.shape == shape)
+            holders = (use.ticket.origin for block in blocks for use in block.uses.values())
+            if any((each.tenant, each.priority) == (origin.tenant, "batch") for each in holders):
                 return False
         return self._shares.below(ticket, held, total)
 

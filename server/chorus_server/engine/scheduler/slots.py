@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from chorus_server.engine.plans import BlockMode, BlockShape
+from chorus_server.engine.requests import Priority
 from chorus_server.engine.scheduler.tickets import Ticket
 
 
@@ -141,7 +142,7 @@ class SlotTable:
         self._below_share = below_share
         self._reservations: dict[int, _Reservation] = {}
         self._accepted: set[Ticket] = set()
-        self._refused: set[tuple[BlockShape, int, str]] = set()
+        self._refused: set[tuple[BlockShape, int, str, Priority]] = set()
         self._full: set[tuple[BlockShape, int]] = set()
 
     @property
@@ -167,8 +168,11 @@ class SlotTable:
     def has_place(self, ticket: Ticket) -> bool:
         """Whether `place` would succeed. A ticket that finds no place may reserve a block."""
         # Within a planning pass free places only become fewer, so one refusal holds for every similar ticket.
-        shape, need, tenant = ticket.fit.shape, ticket.fit.slots, ticket.origin.tenant
-        if shape is None or (shape, need) in self._full or (shape, need, tenant) in self._refused:
+        shape, need = ticket.fit.shape, ticket.fit.slots
+        if shape is None or (shape, need) in self._full:
+            return False
+        similar = (shape, need, ticket.origin.tenant, ticket.origin.priority)
+        if similar in self._refused:
             return False
         roomy = self._room(ticket, shape) is not None
         if roomy and self._may_take(ticket, shape):
@@ -177,7 +181,7 @@ class SlotTable:
         if not roomy and self._reserve(ticket, shape):
             self._full.add((shape, need))
         else:
-            self._refused.add((shape, need, tenant))
+            self._refused.add(similar)
         return False
 
     def place(self, ticket: Ticket) -> bool:

@@ -150,3 +150,26 @@ def test_a_tenant_whose_batch_waits_saves_up_no_turns(monkeypatch: pytest.Monkey
     monkeypatch.setattr(FairQueue, "forgo", lambda self, tenant: None)
     control, _ = longest_wait("other")
     assert waited < 0.1 and control > 0.4
+
+
+@pytest.mark.parametrize("reserved_slots", [1, 0])
+def test_a_batch_of_long_texts_leaves_a_slot_even_if_all_of_it_begins_in_one_step(
+    reserved_slots: int,
+) -> None:
+    """Else who is interactive waits until one is done, half a second. The control keeps no slot free."""
+    ladder = replace(LADDER, blocks=(BlockShape(32, 256, 4),))
+    sim = Simulation(ladder, EngineConfig(reserved_slots=reserved_slots), cost=step_seconds)
+
+    def text(tokens: int, priority: str) -> Request:
+        return generate((5, 1), max_new_tokens=tokens, min_new_tokens=tokens, priority=priority)
+
+    def another(over: Request) -> None:
+        if over.origin.priority == "batch":
+            sim.submit(text(250, "batch"))
+
+    sim.on_over = another
+    batch = [(0.0, text(250, "batch")) for _ in range(16)]
+    sim.run([*batch, *((0.1 * at, text(4, "interactive")) for at in range(30))], until=4.0)
+    waits = [seconds for over, seconds, _ in sim.served if over.origin.priority == "interactive"]
+    assert len(waits) == 30
+    assert max(waits) < 0.05 if reserved_slots else max(waits) > 0.3

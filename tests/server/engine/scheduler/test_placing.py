@@ -13,7 +13,7 @@ from chorus_server.engine.config import EngineConfig
 from chorus_server.engine.fake_executor import TINY_LADDER
 from chorus_server.engine.handle import RequestHandle
 from chorus_server.engine.plans import BlockShape, DecodePlan, Ladder, PrefillPlan, ScorePlan, StepPlan
-from chorus_server.engine.requests import PromptHandle, Request
+from chorus_server.engine.requests import Priority, PromptHandle, Request
 from chorus_server.engine.scheduler.batching import Batcher
 from chorus_server.engine.scheduler.buckets import BucketChooser
 from chorus_server.engine.scheduler.fitting import Fitter
@@ -344,3 +344,22 @@ def test_a_wide_pass_is_filled_by_requests_that_find_slots(monkeypatch: pytest.M
 
     monkeypatch.setattr(Batcher, "_seated", all_that_sit)
     assert min(shares_of_wide_passes()) <= 0.5
+
+
+def test_of_a_tenant_whose_batch_may_not_have_the_last_slot_who_is_interactive_may() -> None:
+    """Though the batch is asked about first in a pass."""
+    shape = BlockShape(16, 8, 2)
+    table = SlotTable([shape], 1, lambda ticket, held, total: ticket.origin.priority == "interactive")
+    fitter = Fitter(Ladder(((1, 16),), blocks=(shape,), score_buckets=()), 1000, 40)
+
+    def ticket(number: int, priority: Priority) -> Ticket:
+        request = generate((4, 1), max_new_tokens=8, priority=priority)
+        return Ticket(
+            request, fitter.fit(request), RequestHandle(str(number), lambda error: None), number, 0.0, None
+        )
+
+    first, second, interactive = ticket(1, "batch"), ticket(2, "batch"), ticket(3, "interactive")
+    assert table.has_place(first) and table.place(first)
+    table.begin_pass()
+    assert not table.has_place(second)  # the control
+    assert table.has_place(interactive) and table.place(interactive)
