@@ -32,8 +32,10 @@ class FaultyDatabase(Database):
         self.files = FaultyFiles()
 
     @contextmanager
-    def write(self, tenant: str, patience_seconds: float | None = None) -> Iterator[Connection]:
-        with super().write(tenant, patience_seconds) as connection:
+    def write(
+        self, tenant: str, patience_seconds: float | None = None, *, alone: bool = True
+    ) -> Iterator[Connection]:
+        with super().write(tenant, patience_seconds, alone=alone) as connection:
             yield connection
         if self.files.fault == "die":
             self.files.count()

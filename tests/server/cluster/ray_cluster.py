@@ -59,7 +59,12 @@ class RayCluster:
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert self._answer() == "started"
+        try:
+            assert self._answer() == "started"
+        except BaseException:
+            with self._process:
+                self._process.kill()
+            raise
         self.http = httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=SECONDS)
 
     def _answer(self) -> Any:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx2
 import pytest
@@ -48,9 +49,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster(
-    tmp_path_factory: pytest.TempPathFactory, ray_path: str, data: Path, tiny_model: Path, compile_cache: Path
-) -> Iterator[RayCluster]:
+def cluster(ray_path: str, data: Path, tiny_model: Path, compile_cache: Path) -> Iterator[RayCluster]:
     key = data / "operator"
     key.write_text(OPERATOR)
     given = {
@@ -60,7 +59,8 @@ def cluster(
         "operator_key_file": key,
     }
     given |= {"drain_seconds": DRAIN_SECONDS, "log_level": "warning"} | SHAPES | SAME_NUMBERS
-    with RayCluster(ray_path, tmp_path_factory.mktemp("ray"), **given) as made:
+    # Ray has sockets below its folder, and their paths have 107 bytes at most.
+    with TemporaryDirectory(prefix="ray-") as folder, RayCluster(ray_path, Path(folder), **given) as made:
         made.http.headers["authorization"] = f"Bearer {OPERATOR}"
         yield made
 
