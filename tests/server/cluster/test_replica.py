@@ -57,17 +57,22 @@ def test_a_start_that_fails_leaves_nothing_open(tmp_path: Path, monkeypatch: pyt
         raise StoreError("away")
 
     closed: list[Any] = []
+    listened: list[socket.socket] = []
+
+    def listen(*where: Any) -> socket.socket:
+        listened.append(listen_after(*where))
+        return listened[-1]
+
     monkeypatch.setattr(replica, "close_app", lambda app: closed.append(app) or close_app(app))
+    monkeypatch.setattr(replica, "listen_after", listen)
     monkeypatch.setattr(ChangeReader, "read", away)
-    port = free_port()
 
     async def start() -> None:
-        made = Replica(Settings(model="embedded", data_dir=tmp_path, http_port=port), "127.0.0.1", print)
+        settings = Settings(model="embedded", data_dir=tmp_path, http_port=free_port())
+        made = Replica(settings, "127.0.0.1", print)
         with pytest.raises(StoreError):
             await made.start()
-        listener = listen_after("127.0.0.1", port)
-        assert listener.getsockname()[1] == port + 1, "nobody listens there any more"
-        listener.close()
+        assert [each.fileno() for each in listened] == [-1], "nobody listens there any more"
         assert closed == [made._app]
 
     asyncio.run(start())
