@@ -77,7 +77,7 @@ def test_a_folder_that_others_use_as_well_is_left_and_told(
     (folder / "README.md").touch()
     PromptStore.open(folder).close()
     assert (mode(folder), mode(folder / "chorus.db")) == (0o755, 0o600)
-    (warning,) = [each.getMessage() for each in caplog.records]
+    (warning,) = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
     assert f"chmod 700 {folder}" in warning
 
 
@@ -106,7 +106,7 @@ def test_a_volume_of_somebody_else_is_used_as_it_is(caplog: pytest.LogCaptureFix
             os.seteuid(0)
             os.setegid(0)
         assert mode(volume) == 0o2775 and set(database_modes(volume).values()) <= {0o600}
-        (warning,) = [each.getMessage() for each in caplog.records]
+        (warning,) = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
         assert f"chmod 700 {volume}" in warning
 
 
