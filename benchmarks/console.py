@@ -88,7 +88,7 @@ def main() -> None:
         folder = Path(name)
         publish(folder, tasks)
         (secret := folder / "operator.key").write_text("an-operator-of-this-machine")
-        shapes = {"input_lengths": "64", "batch_rows": "4", "blocks": "64x32x4", "score_buckets": "4x64"}
+        shapes = {"shapes": "input_lengths=64 batch_rows=4 blocks=64x32x4 score_buckets=4x64"}
         with Served(folder, operator_key_file=secret, layout="scanned", **shapes) as server:
             server.wait_ready()
             with httpx2.Client(base_url=server.http.base_url, timeout=60) as browser:

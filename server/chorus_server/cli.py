@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from chorus_server.errors import ChorusError, startup_message
 from chorus_server.log import Log, process_log
 from chorus_server.settings import (
+    DEPRECATED,
     GROUPS,
     Settings,
     flag_of,
@@ -107,7 +108,7 @@ def _metavar(field: FieldInfo) -> str:
 
 
 @click.command(cls=SettingsCommand, help=_HELP)
-@config_options(*(name for members in GROUPS.values() for name in members.model_fields))
+@config_options(*sorted(Settings.model_fields, key=lambda name: name in DEPRECATED))
 def serve(config: Path | None, **flags: Any) -> None:
     with readable_errors():
         settings = load_settings(flags, config)

@@ -82,7 +82,6 @@ def start_engine_jobs(services: Services, kinds: Mapping[JobKind, JobWork] = WOR
     config = RunnerConfig(
         folder=settings.data_dir / FOLDER_OF_JOBS,
         owner=this_process(),
-        keep_seconds=86_400 * settings.tuning_keep_days,
         at_once=JOBS_AT_ONCE,
         look_seconds=JOB_LOOK_SECONDS,
     )

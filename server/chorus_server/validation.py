@@ -34,7 +34,7 @@ class RequestModel(BaseModel):
         others: the most items of every list or object that `most` does not name.
     """
 
-    most: ClassVar[Mapping[str, int | str]] = {}
+    most: ClassVar[Mapping[str, int]] = {}
     long_texts: ClassVar[Collection[str] | None] = ()
     others: ClassVar[int] = 64
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from chorus_server.api.schemas.common import MAX_UNFINISHED_JOBS
 from chorus_server.api.services import Services
 from chorus_server.errors import ForbiddenError
 from chorus_server.tenancy.principal import Principal, Scope
@@ -47,7 +48,7 @@ async def queue_batch(
         {**document.to_json(), "key": principal.key, "tasks": tasks},
         created_by=principal.name,
         files={file_field: document.file},
-        max_unfinished=services.settings.tuning_max_unfinished_jobs,
+        max_unfinished=MAX_UNFINISHED_JOBS,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from chorus_server.api.library.resolve import check_base
+from chorus_server.api.schemas.common import MAX_UNFINISHED_JOBS
 from chorus_server.api.services import Services
 from chorus_server.errors import ForbiddenError
 from chorus_server.tenancy.principal import Principal, Scope
@@ -49,7 +50,7 @@ async def queue_calibration(
         {**about, "document": document.to_json()},
         created_by=principal.name,
         files={"file": document.file},
-        max_unfinished=services.settings.tuning_max_unfinished_jobs,
+        max_unfinished=MAX_UNFINISHED_JOBS,
     )
 
 

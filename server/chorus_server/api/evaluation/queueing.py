@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from chorus_server.api.evaluation.asking import check_calibrated
 from chorus_server.api.evaluation.questions import entry_of, labels_of, values_of, version_of
 from chorus_server.api.library.resolve import check_base
+from chorus_server.api.schemas.common import MAX_UNFINISHED_JOBS
 from chorus_server.api.services import Services
 from chorus_server.errors import ForbiddenError, InvalidInputError
 from chorus_server.tenancy.principal import Principal, Scope
@@ -86,7 +87,7 @@ async def queue_evaluation(
         {**document.to_json(), "key": principal.key},
         created_by=principal.name,
         files=files,
-        max_unfinished=services.settings.tuning_max_unfinished_jobs,
+        max_unfinished=MAX_UNFINISHED_JOBS,
     )
 
 

@@ -18,6 +18,7 @@ from chorus_server.api.inference.ballots import Poll, label_poll, text_poll, vot
 from chorus_server.api.inference.calls import Call, call_of, prepare_all
 from chorus_server.api.inference.items import Item, inputs_of, weights_of
 from chorus_server.api.inference.submit import outcomes
+from chorus_server.api.schemas.common import MAX_ROWS
 from chorus_server.api.schemas.inference import EnsembleAnswer, EnsembleBody
 from chorus_server.errors import InvalidInputError
 from prompts_store.records import EnsembleVersion, PromptVersion
@@ -53,11 +54,10 @@ async def _answer(call: Call, body: EnsembleBody) -> Response:
         async with call.in_time():
             panel = await stack.enter_async_context(_panel(call, body))
             rows = len(inputs) * len(panel.members)
-            limit = call.services.settings.max_batch_rows
-            if rows > limit:
+            if rows > MAX_ROWS:
                 raise InvalidInputError(
                     f"{len(inputs)} inputs for {len(panel.members)} members are {rows} rows, the limit is "
-                    f"{limit}.",
+                    f"{MAX_ROWS}.",
                     field="inputs" if body.inputs is not None else panel.field,
                 )
             settings = {} if body.max_new_tokens is None else {"max_new_tokens": body.max_new_tokens}

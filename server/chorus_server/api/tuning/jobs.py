@@ -11,6 +11,7 @@ from pydantic_core import to_json
 from chorus_server.api.inference.sampling import check_default_settings
 from chorus_server.api.inference.servable import faults
 from chorus_server.api.library.resolve import check_base
+from chorus_server.api.schemas.common import MAX_UNFINISHED_JOBS
 from chorus_server.api.services import Services
 from chorus_server.errors import ForbiddenError, InvalidInputError
 from chorus_server.settings import Settings
@@ -62,7 +63,7 @@ async def queue_job(services: Services, store: PromptStore, principal: Principal
         document,
         created_by=principal.name,
         files=files,
-        max_unfinished=services.settings.tuning_max_unfinished_jobs,
+        max_unfinished=MAX_UNFINISHED_JOBS,
         training_steps=job.training_steps,
     )
 

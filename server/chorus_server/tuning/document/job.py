@@ -35,7 +35,7 @@ _Note = Annotated[str, Field(max_length=512), PRINTABLE]
 class JobDocument(PromptDocument):
     """A tuning job: one prompt, an ensemble of them, or several (`prompts`) in one compiled step."""
 
-    most: ClassVar[Mapping[str, int | str]] = {
+    most: ClassVar[Mapping[str, int]] = {
         "prompts": MAX_PROMPTS,
         "labels": MAX_ITEMS,
         "columns": MAX_ITEMS,

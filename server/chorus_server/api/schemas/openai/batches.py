@@ -21,7 +21,7 @@ class BatchBody(LenientBody):
     """Which lines to answer, and as which route does."""
 
     model_config = ConfigDict(json_schema_extra=documented(examples.OPENAI_BATCH))
-    most: ClassVar[Mapping[str, int | str]] = {"metadata": MOST_METADATA}
+    most: ClassVar[Mapping[str, int]] = {"metadata": MOST_METADATA}
 
     input_file_id: str = Field(min_length=1, max_length=256, description="Id of the uploaded file of lines.")
     endpoint: BatchEndpoint = Field(

@@ -119,7 +119,7 @@ _Subjects = Annotated[
 class EvaluationDocument(DocumentModel):
     """What to evaluate, on which rows, by which metrics."""
 
-    most: ClassVar[Mapping[str, int | str]] = {
+    most: ClassVar[Mapping[str, int]] = {
         "subjects": MOST_SUBJECTS,
         "labels": MAX_ITEMS,
         "columns": MAX_ITEMS,
