@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 
+from chorus_server.api.schemas.documents.evaluation import BaseSubject, EvaluationDocument, EvaluationSubject
 from chorus_server.api.schemas.openai.chat import ChatBody
 from chorus_server.api.schemas.openai.completions import CompletionsBody
 from chorus_server.api.schemas.openai.fine_tuning import FineTuningBody, Hyperparameters
@@ -25,7 +26,6 @@ from chorus_server.engine.ladder import PRESETS, build_ladder, program_count
 from chorus_server.settings import DEPRECATED, GROUPS, REMOVED, Settings, flag_of, title_of, variable_of
 from chorus_server.settings.values import ShapeChoice, written
 from chorus_server.tuning.document.data import DataDocument, DataSource
-from chorus_server.tuning.document.evaluation import BaseSubject, EvaluationDocument, EvaluationSubject
 from chorus_server.tuning.document.fields import DocumentModel
 from chorus_server.tuning.document.job import JobDocument
 from chorus_server.tuning.document.prompt import PromptDocument

@@ -14,6 +14,14 @@ from chorus_server.api.inference.turns import in_turns
 from chorus_server.api.schemas.common import MAX_LABELS
 from chorus_server.engine.requests import ScoredEvent, ScoreRequest
 from chorus_server.errors import ChorusError, InternalError, InvalidInputError
+from prompts_store.records import PromptVersion
+
+
+def shared_labels(versions: Sequence[PromptVersion]) -> tuple[str, ...]:
+    """The labels that all versions have, in the first one's order; empty if they differ."""
+    first = versions[0].manifest.labels if versions else ()
+    same = len(first) >= 2 and all(set(version.manifest.labels) == set(first) for version in versions)
+    return tuple(first) if same else ()
 
 
 async def score_requests(

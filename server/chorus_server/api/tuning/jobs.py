@@ -17,7 +17,7 @@ from chorus_server.errors import ForbiddenError, InvalidInputError
 from chorus_server.settings import Settings
 from chorus_server.tenancy.principal import Principal, Scope
 from chorus_server.tuning.document.fields import FieldPaths
-from chorus_server.tuning.document.job import JobDocument
+from chorus_server.tuning.document.job import JobDocument, names_made
 from chorus_server.tuning.document.prompt import PromptDocument
 from chorus_server.tuning.document.recipe import SENTINEL_SETTING, SPECIAL_TOKENS_SETTING
 from chorus_server.tuning.jobs.stages.sources import allowed_path, check_url
@@ -79,17 +79,14 @@ def steps_of(job: Job) -> int:
 
 def may_see_tuning(principal: Principal, job: Job) -> bool:
     """Whether the caller's key may name all that a job makes."""
-    names = [prompt["task"] for prompt in job.spec.get("prompts", ())]
-    return all(principal.may_name(name) for name in (*names, *filter(None, [job.spec.get("ensemble_name")])))
+    return all(map(principal.may_name, names_made(job.spec)))
 
 
 def _check_names(principal: Principal, job: JobDocument, paths: Sequence[FieldPaths]) -> None:
     """Refuse what the key may not name. Raises NotFoundError of the store, as for what is not there."""
-    for prompt, path in zip(job.prompts, paths, strict=True):
-        if not principal.may_name(prompt.task):
-            raise unknown("task", principal.tenant, prompt.task, field=path("task"))
-    if job.ensemble_name is not None and not principal.may_name(job.ensemble_name):
-        raise unknown("ensemble", principal.tenant, job.ensemble_name, field="ensemble_name")
+    for kind, name, field in job.made(paths):
+        if not principal.may_name(name):
+            raise unknown(kind, principal.tenant, name, field=field)
 
 
 def _completed(sent: JobDocument) -> JobDocument:

@@ -9,8 +9,8 @@ from pydantic import ConfigDict, Field
 
 from chorus_server.api.schemas import examples
 from chorus_server.api.schemas.common import AnswerModel, documented
+from chorus_server.api.schemas.documents.batch import MOST_METADATA, BatchEndpoint, Metadata
 from chorus_server.api.schemas.openai.lenient import LenientBody, Refused
-from chorus_server.tuning.document.batch import MOST_METADATA, BatchEndpoint, Metadata
 
 BatchStatus = Literal[
     "validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"
