@@ -32,7 +32,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PICKS = {
-    "(a) a sampling option": ("temperature",),
+    "(a) a sampling option": ("top_p",),
     "(b) an artifact format": ("npy",),
     "(c) a route": ("neighbors",),
     # The series, and its name where it is counted: once a hook, now a counter.

@@ -16,7 +16,7 @@ from chorus_server.api.evaluation.rows import EvaluationRow, commonest_answer, e
 from chorus_server.api.inference.calls import Call
 from chorus_server.api.jobs.attempt import EngineAttempt
 from chorus_server.api.schemas.documents.evaluation import EvaluationDocument, EvaluationSubject
-from chorus_server.tuning.column_metrics import columns_of
+from chorus_server.quality.column_metrics import columns_of
 
 
 def evaluate(attempt: EngineAttempt) -> Mapping[str, Any]:
