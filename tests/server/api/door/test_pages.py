@@ -85,6 +85,9 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
     for policy in ("refuse", "base"):
         api.post("/v1/packs/p/versions", {"questions": {"q": {"task": "a"}}, "unknown_questions": policy})
     api.http.put("/v1/packs/p/aliases/live", json={"version": 2})
+    for tasks_of in (["a"], ["b"]):
+        api.post("/v1/ensembles/moved/versions", {"tasks": tasks_of})
+    api.http.put("/v1/ensembles/moved/aliases/live", json={"version": 2})
     content = b"text\tlabel\ngood\tyes\nbad\tno\n"
     files = [
         api.http.post("/v1/files", params={"name": f"{n}.tsv"}, content=content, headers=BINARY).json()["id"]
@@ -114,6 +117,12 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
         ("PUT", tasks + "/aliases/{alias}"): ("/v1/tasks/a/aliases/new", {"json": {"version": 1}}),
         ("DELETE", tasks + "/aliases/{alias}"): ("/v1/tasks/a/aliases/new", {}),
         ("POST", "/v1/ensembles/{name}/versions"): ("/v1/ensembles/e/versions", {"json": {"tasks": ["a"]}}),
+        ("PUT", "/v1/ensembles/{name}/aliases/{alias}"): (
+            "/v1/ensembles/e/aliases/new",
+            {"json": {"version": 1}},
+        ),
+        ("DELETE", "/v1/ensembles/{name}/aliases/{alias}"): ("/v1/ensembles/e/aliases/new", {}),
+        ("POST", "/v1/ensembles/{name}/rollback"): ("/v1/ensembles/moved/rollback", {}),
         ("POST", "/v1/decisions"): (
             "/v1/decisions",
             {
