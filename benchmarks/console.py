@@ -99,7 +99,8 @@ def make_things(url: str, key: str) -> dict[str, str]:
         made = client.keys.create("measured", scopes=["infer"])
         rows = [{"text": "a joyless mess", "label": "negative"}, {"text": "funny", "label": "positive"}]
         job = client.evaluations.wait(client.evaluations.start(["sentiment@1", "sentiment@3"], rows * 4))
-        tuning = client.tuning.start("shelved", train=rows * 8, target="label", recipe={"steps": 2})
+        recipe = {"steps": 2, "prompt_length": 8}
+        tuning = client.tuning.start("shelved", train=rows * 8, target="label", recipe=recipe)
         client.tuning.cancel(tuning)
         return {
             "tenant": "default", "task": "sentiment", "pack": "drawer", "ensemble": "panel", "key": made.id,

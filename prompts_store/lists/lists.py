@@ -68,11 +68,11 @@ class Lists(StoreBase):
 
     def _versions(self, kind: ListKind[V], tenant: str, name: str, limit: int, cursor: str | None) -> Page[V]:
         check_owner(tenant, name, field=kind.word)
-        limit, numbers = check_limit(limit), kind.family.versions.c.number
+        limit, owners, numbers = check_limit(limit), kind.family.owners, kind.family.versions.c.number
         before = decode_cursor(kind.family.versions.name, cursor, check_version)
         with self._database.read(tenant) as connection:
-            owner = find_list(connection, kind, tenant, name)
-            query = live_versions(kind).where(kind.family.owner == owner.id)
+            find_list(connection, kind, tenant, name)
+            query = live_versions(kind).where(owners.c.tenant == tenant, owners.c.name == name)
             if before is not None:
                 query = query.where(numbers < before)
             rows = connection.execute(query.order_by(numbers.desc()).limit(limit + 1)).all()

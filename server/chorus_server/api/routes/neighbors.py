@@ -21,7 +21,7 @@ from chorus_server.api.schemas.common import AnswerModel
 from chorus_server.api.services import Serving, services_of
 from chorus_server.errors import ModelMismatchError
 from chorus_server.tenancy.principal import Principal
-from chorus_server.tuning.beginning import began_from, first_values
+from chorus_server.tuning.training.beginning import began_from, first_values
 from chorus_server.tuning.training.initialisers import InitialiserSource
 from prompts_store.records import PromptVersion
 

@@ -85,8 +85,8 @@ def stock(api: ApiServer) -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
     for policy in ("refuse", "base"):
         api.post("/v1/packs/p/versions", {"questions": {"q": {"task": "a"}}, "unknown_questions": policy})
     api.http.put("/v1/packs/p/aliases/live", json={"version": 2})
-    for tasks_of in (["a"], ["b"]):
-        api.post("/v1/ensembles/moved/versions", {"tasks": tasks_of})
+    for weight in (1, 2):
+        api.post("/v1/ensembles/moved/versions", {"tasks": ["a@1"], "weights": [weight]})
     api.http.put("/v1/ensembles/moved/aliases/live", json={"version": 2})
     content = b"text\tlabel\ngood\tyes\nbad\tno\n"
     files = [

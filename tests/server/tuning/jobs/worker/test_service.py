@@ -12,12 +12,12 @@ import pytest
 
 from chorus_server.engine.executor.testing import tiny_model
 from chorus_server.errors import InvalidInputError
-from chorus_server.tuning.beginning import began_from, first_values
 from chorus_server.tuning.data.order import _epoch
 from chorus_server.tuning.document.job import JobDocument
 from chorus_server.tuning.document.recipe import RELEASED
 from chorus_server.tuning.jobs.attempts.config import TuningBase
 from chorus_server.tuning.jobs.stages import validate
+from chorus_server.tuning.training.beginning import began_from, first_values
 from chorus_server.tuning.training.initialisers import InitialiserSource, initial_prompt
 from prompts_store.blobs.files import Files
 from prompts_store.digests import prompt_digest
