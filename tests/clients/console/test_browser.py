@@ -205,7 +205,7 @@ def test_an_evaluation_is_started_and_shown_with_its_measures(
     page.get_by_role("row", name=re.compile("sentiment@3 accuracy")).wait_for()
     assert page.get_by_role("img", name="Risk against coverage of default/sentiment@3").count() == 1
     promised = page.get_by_role("region", name="Coverage of default/sentiment@3").get_by_role("row")
-    assert re.match(r"95.0 %\t100.0 %\t\t[5-9]\d\.\d %", promised.nth(3).inner_text())
+    assert re.match(r"95.0 %\s+100.0 %\s+[5-9]\d\.\d %", promised.nth(3).inner_text())
     picture(page, "evaluation")
     with page.expect_download() as saved:
         page.get_by_role("link", name="Download predictions").click()
