@@ -21,7 +21,7 @@ from chorus_server.engine.plans import (
     StepResult,
 )
 from chorus_server.engine.requests import FailedEvent, PromptHandle, RequestOutcome, ScoredEvent
-from chorus_server.engine.scheduler.batching import Batcher, Gathered
+from chorus_server.engine.scheduler.batching import Batcher, Gathered, step_shape
 from chorus_server.engine.scheduler.buckets import BucketChooser
 from chorus_server.engine.scheduler.collecting import Collector, not_finite
 from chorus_server.engine.scheduler.fair_queue import FairQueue, Waiting
@@ -31,6 +31,7 @@ from chorus_server.engine.scheduler.prompt_rows import PromptRows
 from chorus_server.engine.scheduler.sequences import Detokenise
 from chorus_server.engine.scheduler.shares import Shares
 from chorus_server.engine.scheduler.slots import Block, SlotTable
+from chorus_server.engine.scheduler.step_times import StepTimes
 from chorus_server.engine.scheduler.steps import DecodeStep, PrefillStep, Step
 from chorus_server.engine.scheduler.tickets import Ticket, TicketPhase
 from chorus_server.engine.stats import LISTED_TASKS, EngineStats, PrefillSummary
@@ -99,6 +100,7 @@ class Scheduler:
         self._policy = PrefillDecodePolicy(
             self._slots, self._shares, config.protect_decode_rounds, config.prefill_token_budget
         )
+        self._times = StepTimes(ports.clock)
         self._steps = 0
         self._used: dict[str, tuple[PromptHandle, ...]] = {}
         self._in_flight = 0
@@ -187,8 +189,9 @@ class Scheduler:
         """Read a step's result. Steps are absorbed in the order in which they were dispatched."""
         self._in_flight -= 1
         now = self._ports.clock()
-        self._policy.took(step, now - max(step.planned, self._absorbed))
-        self._absorbed = now
+        seconds, self._absorbed = now - max(step.planned, self._absorbed), now
+        self._policy.took(step, seconds)
+        self._note_time(step, seconds)
         if isinstance(step, DecodeStep):
             if not isinstance(result, DecodeResult):
                 raise InternalError(f"step {step.plan.step} answered with {type(result).__name__}")
@@ -272,7 +275,8 @@ class Scheduler:
         if not found.tickets:
             return None
         now = self._ports.clock()
-        step = self._batcher.place(found, self._steps, now)
+        times = self._times if self._interactive_come else None
+        step = self._batcher.place(found, self._steps, now, times)
         if step is None:
             if not self._in_flight and not self._slots.in_use:
                 raise InternalError(
@@ -325,10 +329,29 @@ class Scheduler:
         block.to_release.clear()
         block.releasing.update(release)
         block.in_flight += 1
-        tokens = self._config.decode_tokens_per_dispatch
+        tokens = self._decode_tokens(block)
         for use in block.uses.values():
             use.planned += tokens
         return DecodePlan(self._steps, block.index, block.mode or "plain", tokens, release)
+
+    def _decode_tokens(self, block: Block) -> int:
+        """How many tokens a decode step of a block makes. While interactive requests keep coming, a step in
+        which only batch requests decode is short."""
+        most, bearable = self._config.decode_tokens_per_dispatch, self._times.bearable
+        seconds = self._times.seconds((block.shape, block.mode or "plain"))
+        only_batch = all(use.ticket.origin.priority == "batch" for use in block.uses.values())
+        if not (only_batch and self._interactive_come) or bearable is None or not seconds:
+            return most
+        return max(1, min(most, int(bearable / seconds)))
+
+    def _note_time(self, step: Step, seconds: float) -> None:
+        if isinstance(step, DecodeStep):
+            block = self._slots.blocks[step.plan.block]
+            self._times.took((block.shape, step.plan.mode), seconds / step.plan.tokens)
+            return
+        B, L = step.plan.bucket
+        own = any(ticket.origin.priority == "interactive" for ticket in step.tickets)
+        self._times.took(step_shape(step.tickets, (L, step.plan.tokens, B)), seconds, own=own)
 
     def _collect_prefill(self, step: PrefillStep, result: PrefillResult, now: float) -> None:
         for row, ticket in enumerate(step.tickets):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,7 @@ from chorus_server.engine.scheduler import core, prefill_decode_policy
 from chorus_server.engine.scheduler.batching import Batcher
 from chorus_server.engine.scheduler.fair_queue import FairQueue, Waiting
 from chorus_server.engine.scheduler.prefill_decode_policy import PrefillDecodePolicy
+from chorus_server.engine.scheduler.step_times import StepTimes
 from chorus_server.engine.scheduler.tickets import Ticket
 from tests.server.engine.engine_tools import generate, score
 from tests.server.engine.virtual_time import Simulation, quantile
@@ -173,3 +175,80 @@ def test_a_batch_of_long_texts_leaves_a_slot_even_if_all_of_it_begins_in_one_ste
     waits = [seconds for over, seconds, _ in sim.served if over.origin.priority == "interactive"]
     assert len(waits) == 30
     assert max(waits) < 0.05 if reserved_slots else max(waits) > 0.3
+
+
+def by_row(plan: StepPlan) -> float:
+    """A device that takes twice as long for four rows as for one."""
+    return 0.001 * plan.tokens if isinstance(plan, DecodePlan) else 0.003 + 0.001 * (plan.tokens // 32)
+
+
+def waits_beside(batch: str, cost: Callable[[StepPlan], float], seconds: float = 10.0) -> tuple[float, int]:
+    """Seconds from the instant at which a label is asked for to its answer, of 99 %, beside a batch of a
+    kind; and how many of the batch are answered."""
+    rng, due, waits, done = random.Random(7), dict[str, float](), list[float](), 0
+    sim = Simulation(LADDER, EngineConfig(), cost=cost)
+
+    def another(over: Request) -> None:
+        nonlocal done
+        if over.origin.priority == "batch":
+            done += 1
+            sim.submit(asked(batch, rng, "batch"))
+        else:
+            waits.append(sim.clock() - due[over.origin.request_id])
+
+    sim.on_over = another
+    arrivals, start = [(0.0, asked(batch, rng, "batch")) for _ in range(UNDER_WAY)], sim.clock()
+    for at in range(int(10 * seconds) - 10):
+        arrivals.append((0.5 + 0.1 * at + 0.05 * rng.random(), asked("label", rng, "interactive")))
+        due[arrivals[-1][1].origin.request_id] = start + arrivals[-1][0]
+    sim.run(arrivals, until=seconds)
+    assert len(waits) > 8 * seconds
+    return quantile(waits, 0.99), done
+
+
+@pytest.mark.parametrize("batch", ["label", "text"])
+def test_while_interactive_requests_come_the_steps_of_a_batch_are_short(
+    batch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A label waits for one step of one row at most, or of two tokens, and is in a step of its own."""
+    own = by_row(ScorePlan(0, (1, 32), (), (), tokens=32))
+    waited, _ = waits_beside(batch, by_row)
+    assert waited <= 2.01 * own
+    monkeypatch.setattr(StepTimes, "short", lambda self, shape, base, bearable: True)
+    monkeypatch.setattr(StepTimes, "bearable", math.inf)
+    control, _ = waits_beside(batch, by_row)
+    assert control > 2.4 * own, "whole steps of a batch must fail this test"
+
+
+@pytest.mark.parametrize("batch", ["label", "text"])
+def test_where_short_steps_take_as_long_a_batch_keeps_its_whole_ones(
+    batch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alike: Callable[[StepPlan], float] = lambda plan: 0.001 if isinstance(plan, DecodePlan) else 0.005  # noqa: E731
+    _, done = waits_beside(batch, alike)
+    monkeypatch.setattr(StepTimes, "short", lambda self, shape, base, bearable: shape == base)
+    _, control = waits_beside(batch, alike)
+    monkeypatch.undo()
+    monkeypatch.setattr(core, "_MOMENT_SECONDS", -1.0)
+    _, most = waits_beside(batch, alike)
+    assert done >= 0.9 * most and control < 0.7 * most
+
+
+@pytest.mark.parametrize("batch", ["label", "text"])
+def test_a_batch_alone_takes_whole_steps(batch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answered() -> int:
+        rng, done = random.Random(7), 0
+
+        def another(over: Request) -> None:
+            nonlocal done
+            done += 1
+            sim.submit(asked(batch, rng, "batch"))
+
+        sim = Simulation(LADDER, EngineConfig(), cost=by_row, on_over=another)
+        first = [(0.0, asked("label", rng, "interactive"))]
+        sim.run(first + [(2.0, asked(batch, rng, "batch")) for _ in range(UNDER_WAY)], until=6.0)
+        return done
+
+    done = answered()
+    monkeypatch.setattr(core, "_MOMENT_SECONDS", math.inf)
+    assert answered() < 0.8 * done, "the control: steps kept short for nobody"
