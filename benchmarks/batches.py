@@ -5,9 +5,9 @@
     python benchmarks/batches.py --base               on `chorus serve` and the base that ships, five minutes
 
 The store, the server, the runner of jobs and the scheduler are those that serve; only the device is a sleep
-beside the host, so that the rate is known and leaves the processor to what is measured: of `--step-ms` for
-four rows or four tokens, a quarter of it whatever is in the step, the rest by the row that its shape has, or
-by the token. The engine alone is given the same requests, ready made, as many at a time as a batch has under
+beside the host, so that the rate is known and leaves the processor to what is measured: of `--step-ms` to
+encode and score four rows, half of it for each, or to make four tokens; a quarter of it whatever is in the
+step, the rest by the row that its shape has, or by the token. The engine alone is given the same requests, ready made, as many at a time as a batch has under
 way. Interactive requests come over HTTP, each 100 ms after the answer to the last: by turns one whose labels
 are scored in one step, and one that generates eight tokens. With `--base` they come for `--seconds` alone and
 for as long beside a batch, to a server process with its default settings. Prints JSON, with the machine's
@@ -40,7 +40,7 @@ from machine import machine
 from chorus_server.api.batch.work import LINES_AT_ONCE
 from chorus_server.api.jobs.attempt import BLOCKS_AT_ONCE
 from chorus_server.api.lifecycle import spare_collections
-from chorus_server.engine.plans import DecodePlan, StepPlan
+from chorus_server.engine.plans import DecodePlan, PrefillPlan, ScorePlan, StepPlan
 from chorus_server.engine.requests import Origin, ScoreRequest
 from chorus_server.jobs_wiring import start_engine_jobs
 from chorus_server.model.vocabulary import Vocabulary
@@ -63,7 +63,8 @@ class Device:
     """Takes one step after the other while the host goes on.
 
     Attributes:
-        step_seconds: of a step of four rows, or of four tokens of a block; of others see `FIXED`.
+        step_seconds: of a step that encodes and scores four rows, half of it for each; and of one that makes
+            four tokens in a block. Of others see `FIXED`.
         free: when it is done with all steps.
         due: when each step is done that was not collected yet.
     """
@@ -76,6 +77,8 @@ class Device:
     def dispatched(self, plan: StepPlan) -> None:
         part = (plan.tokens if isinstance(plan, DecodePlan) else plan.bucket[0]) / 4
         seconds = self.step_seconds * (FIXED + (1 - FIXED) * part)
+        if isinstance(plan, PrefillPlan) or (isinstance(plan, ScorePlan) and plan.encoded):
+            seconds /= 2
         self.free = max(time.monotonic(), self.free) + seconds
         self.due.append(self.free)
 
@@ -161,7 +164,7 @@ def upload(http: httpx2.Client, path: Path, rows: int) -> str:
 
 
 def on_the_base(folder: Path, rows: int, seconds: float) -> dict[str, Any]:
-    """What interactive requests take on `chorus serve`, alone and beside a batch that does not end meanwhile."""
+    """What interactive requests take on `chorus serve`, alone and beside a batch."""
     quiet: dict[str, list[float]] = {}
     busy: dict[str, list[float]] = {}
     with Served(folder, matrix_dtype="auto") as server:

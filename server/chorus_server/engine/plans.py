@@ -155,7 +155,7 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class PrefillPlan:
-    """Encode a batch and admit its rows to slots.
+    """Encode a batch and admit its rows to slots; without admissions, encode what a `ScorePlan` scores.
 
     Attributes:
         tokens: size of the token axis, one of `Ladder.token_counts`; 0 means the largest.
@@ -174,6 +174,9 @@ class ScorePlan:
     """Encode a batch and sum the log probabilities of each input's targets; `tokens` as in `PrefillPlan`.
 
     The trees in which they are scored follow from the targets and the ladder: see `target_trees`.
+
+    Attributes:
+        encoded: whether the last plan that encoded anything has encoded these inputs.
     """
 
     step: int
@@ -182,6 +185,7 @@ class ScorePlan:
     targets: tuple[tuple[tuple[int, ...], ...], ...]
     loads: tuple[RowLoad, ...] = ()
     tokens: int = 0
+    encoded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,7 @@ class JaxExecutor:
         self._start_id = decoder_start_id
         self._table, self._tokens, states = compiled["empty"]()
         self._blocks = [_Block(state) for state in states]
+        self._encoded: tuple[tuple[tuple[int, ...], ...], EncodedRows] | None = None
         self._lanes = Lanes([ENCODING, *range(len(ladder.blocks))], run_apart(spec.places))
 
     @property
@@ -144,7 +145,9 @@ class JaxExecutor:
             ENCODING, program, self._spec.params, self._table, self._tokens, ids, starts, lengths
         )
         where: dict[str, Any] = {"starts": starts, "lengths": lengths}
-        return EncodedRows(finite=finite, **where)
+        rows = EncodedRows(finite=finite, **where)
+        self._encoded = plan.inputs, rows
+        return rows
 
     def _prefill(self, plan: PrefillPlan) -> Dispatched:
         packed = []
@@ -180,7 +183,7 @@ class JaxExecutor:
         for row, targets in enumerate(plan.targets):
             for tree in target_trees(targets, self._ladder.tree_sizes) if targets else ():
                 by_size.setdefault(tree.nodes, []).append((row, tree))
-        rows, (B, L), scored = self._encode(plan), plan.bucket, []
+        rows, (B, L), scored = self._rows_of(plan), plan.bucket, []
         for J, trees in sorted(by_size.items()):
             R = self._ladder.score_rows(J, B)
             program = self._programs[names.score_name(R, J, self._ladder.memory_length((R, J), L))]
@@ -190,6 +193,13 @@ class JaxExecutor:
                 found = self._lanes.start(ENCODING, program, self._spec.params, self._tokens, rows, *packed)
                 scored.append((part, _start_copy(found)))
         return Dispatched(plan, scored, {})
+
+    def _rows_of(self, plan: ScorePlan) -> EncodedRows:
+        if not plan.encoded:
+            return self._encode(plan)
+        if self._encoded is None or self._encoded[0] != plan.inputs:
+            raise InternalError("a plan scores inputs that are not those encoded last")
+        return self._encoded[1]
 
     def _decode(self, plan: DecodePlan) -> Dispatched:
         block, shape = self._blocks[plan.block], self._ladder.blocks[plan.block]

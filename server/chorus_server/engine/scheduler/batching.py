@@ -3,7 +3,7 @@ shape."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -15,7 +15,7 @@ from chorus_server.engine.scheduler.buckets import BucketChooser
 from chorus_server.engine.scheduler.fair_queue import FairQueue, Waiting
 from chorus_server.engine.scheduler.prompt_rows import Acquired, PromptRows
 from chorus_server.engine.scheduler.slots import SlotTable
-from chorus_server.engine.scheduler.step_times import Shape, StepTimes
+from chorus_server.engine.scheduler.step_times import Shape, StepTimes, shape_of
 from chorus_server.engine.scheduler.steps import PrefillStep, input_ids
 from chorus_server.engine.scheduler.tickets import Ticket
 
@@ -146,7 +146,8 @@ class Batcher:
 
     def _shape(self, tickets: list[Ticket], length: int) -> Shape:
         lengths, fixed = [ticket.fit.length for ticket in tickets], self._is_fixed(tickets[0])
-        return step_shape(tickets, (length, *self._buckets.axis(lengths, length, fixed=fixed)))
+        T, B = self._buckets.axis(lengths, length, fixed=fixed)
+        return shape_of(tickets, (B, length), T)
 
     def most_rows(self, length: int) -> int:
         """The most rows of a prefill step of L = `length`."""
@@ -239,11 +240,6 @@ class Batcher:
         return PrefillStep(
             PrefillPlan(step, bucket, inputs, admissions, loads, tokens), tickets, acquired, now
         )
-
-
-def step_shape(tickets: Sequence[Ticket], axis: tuple[int, int, int]) -> Shape:
-    """What the time of a prefill step depends on; `axis` is its L, T and B."""
-    return (tickets[0].kind, *axis, max(ticket.fit.nodes for ticket in tickets))
 
 
 def _is_held(waiting: Waiting[Ticket], tenants: Set[str]) -> bool:

@@ -21,10 +21,11 @@ from chorus_server.engine.plans import (
     StepResult,
 )
 from chorus_server.engine.requests import FailedEvent, PromptHandle, RequestOutcome, ScoredEvent
-from chorus_server.engine.scheduler.batching import Batcher, Gathered, step_shape
+from chorus_server.engine.scheduler.batching import Batcher, Gathered
 from chorus_server.engine.scheduler.buckets import BucketChooser
 from chorus_server.engine.scheduler.collecting import Collector, not_finite
 from chorus_server.engine.scheduler.fair_queue import FairQueue, Waiting
+from chorus_server.engine.scheduler.halves import Halved
 from chorus_server.engine.scheduler.loading import Fetch, Loading, drop_holds
 from chorus_server.engine.scheduler.prefill_decode_policy import PrefillDecodePolicy
 from chorus_server.engine.scheduler.prompt_rows import PromptRows
@@ -101,6 +102,7 @@ class Scheduler:
             self._slots, self._shares, config.protect_decode_rounds, config.prefill_token_budget
         )
         self._times = StepTimes(ports.clock)
+        self._halved: Halved | None = None
         self._steps = 0
         self._used: dict[str, tuple[PromptHandle, ...]] = {}
         self._in_flight = 0
@@ -169,12 +171,17 @@ class Scheduler:
         """
         if self._in_flight and (self._policy.waits_for_results() or self._leaves_room(self._queue.head())):
             return None
-        held_back = self._policy.held_back()
+        held_back, half, step = self._policy.held_back(), self._halved, None
         head = self._batcher.head(held_back)
-        may = head is not None and self._policy.may_prefill(head)
-        if may and (step := self._plan_batch(held_back)) is not None:
-            return step
-        return self._plan_decode()
+        goes_on = half is not None and half.goes_before(head, held_back)
+        if half is not None and goes_on:
+            head = half.waiting
+        if head is not None and self._policy.may_prefill(head):
+            step = self._plan_half() if goes_on else self._plan_batch(held_back)
+        step = step or self._plan_decode()
+        if step is None and half is not None and not self._in_flight:
+            step = self._plan_half()
+        return step
 
     def dispatched(self, step: Step) -> None:
         """Note that the executor took the step, so that the host copies that it read may be evicted."""
@@ -191,12 +198,15 @@ class Scheduler:
         now = self._ports.clock()
         seconds, self._absorbed = now - max(step.planned, self._absorbed), now
         self._policy.took(step, seconds)
-        self._note_time(step, seconds)
+        block = self._slots.blocks[step.plan.block] if isinstance(step, DecodeStep) else None
+        self._times.took(step, block and block.shape, seconds)
         if isinstance(step, DecodeStep):
             if not isinstance(result, DecodeResult):
                 raise InternalError(f"step {step.plan.step} answered with {type(result).__name__}")
             self._collector.decode(step, result, now)
             self._metrics.decode_step(len(step.uses), now - step.planned)
+            return
+        if step.only_encodes:
             return
         for acquired in step.acquired:
             self._rows.release(acquired.digests)
@@ -278,7 +288,7 @@ class Scheduler:
         times = self._times if self._interactive_come else None
         step = self._batcher.place(found, self._steps, now, times)
         if step is None:
-            if not self._in_flight and not self._slots.in_use:
+            if not (self._in_flight or self._slots.in_use or self._halved):
                 raise InternalError(
                     "a request's prompts fit the device table but found no rows in an idle engine"
                 )
@@ -288,9 +298,28 @@ class Scheduler:
             ticket.phase, ticket.dispatched = TicketPhase.PREFILLING, now
             self._prefilling.add(ticket)
         self._ports.leaving_queue(step.tickets, now)
+        if self._halved is not None:
+            self._halved.set_aside_once()
+        elif times is not None and Halved.halves(step):
+            self._halved = Halved(step)
+            return self._plan_half()
+        self._note_encoding(step)
+        return step
+
+    def _plan_half(self) -> PrefillStep:
+        """The next half of the score step that is done in two."""
+        assert self._halved is not None
+        step = self._halved.next_half(self._steps, self._ports.clock())
+        self._steps += 1
+        if step.only_encodes:
+            self._note_encoding(step)
+        else:
+            self._halved = None
+        return step
+
+    def _note_encoding(self, step: PrefillStep) -> None:
         L = step.plan.bucket[1]
         self._policy.encoded(step.plan.tokens, self._batcher.most_rows(L) * L)
-        return step
 
     def _clear_way(self, found: Gathered) -> None:
         """End tickets that are too late, and fetch prompts again if they were evicted while their tickets
@@ -329,29 +358,13 @@ class Scheduler:
         block.to_release.clear()
         block.releasing.update(release)
         block.in_flight += 1
-        tokens = self._decode_tokens(block)
+        mode, tokens = block.mode or "plain", self._config.decode_tokens_per_dispatch
+        of_batch = all(use.ticket.origin.priority == "batch" for use in block.uses.values())
+        if of_batch and self._interactive_come:
+            tokens = self._times.bearable_tokens(block.shape, mode, tokens)
         for use in block.uses.values():
             use.planned += tokens
-        return DecodePlan(self._steps, block.index, block.mode or "plain", tokens, release)
-
-    def _decode_tokens(self, block: Block) -> int:
-        """How many tokens a decode step of a block makes. While interactive requests keep coming, a step in
-        which only batch requests decode is short."""
-        most, bearable = self._config.decode_tokens_per_dispatch, self._times.bearable
-        seconds = self._times.seconds((block.shape, block.mode or "plain"))
-        only_batch = all(use.ticket.origin.priority == "batch" for use in block.uses.values())
-        if not (only_batch and self._interactive_come) or bearable is None or not seconds:
-            return most
-        return max(1, min(most, int(bearable / seconds)))
-
-    def _note_time(self, step: Step, seconds: float) -> None:
-        if isinstance(step, DecodeStep):
-            block = self._slots.blocks[step.plan.block]
-            self._times.took((block.shape, step.plan.mode), seconds / step.plan.tokens)
-            return
-        B, L = step.plan.bucket
-        own = any(ticket.origin.priority == "interactive" for ticket in step.tickets)
-        self._times.took(step_shape(step.tickets, (L, step.plan.tokens, B)), seconds, own=own)
+        return DecodePlan(self._steps, block.index, mode, tokens, release)
 
     def _collect_prefill(self, step: PrefillStep, result: PrefillResult, now: float) -> None:
         for row, ticket in enumerate(step.tickets):

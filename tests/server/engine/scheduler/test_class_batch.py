@@ -15,6 +15,7 @@ from chorus_server.engine.requests import Request
 from chorus_server.engine.scheduler import core, prefill_decode_policy
 from chorus_server.engine.scheduler.batching import Batcher
 from chorus_server.engine.scheduler.fair_queue import FairQueue, Waiting
+from chorus_server.engine.scheduler.halves import Halved
 from chorus_server.engine.scheduler.prefill_decode_policy import PrefillDecodePolicy
 from chorus_server.engine.scheduler.step_times import StepTimes
 from chorus_server.engine.scheduler.tickets import Ticket
@@ -178,8 +179,11 @@ def test_a_batch_of_long_texts_leaves_a_slot_even_if_all_of_it_begins_in_one_ste
 
 
 def by_row(plan: StepPlan) -> float:
-    """A device that takes twice as long for four rows as for one."""
-    return 0.001 * plan.tokens if isinstance(plan, DecodePlan) else 0.003 + 0.001 * (plan.tokens // 32)
+    """A device that takes nearly twice as long for four rows as for one, and half of it to encode them."""
+    if isinstance(plan, DecodePlan):
+        return 0.001 * plan.tokens
+    both = isinstance(plan, ScorePlan) and not plan.encoded
+    return (1.0 if both else 0.5) * (0.003 + 0.001 * (plan.tokens // 32))
 
 
 def waits_beside(batch: str, cost: Callable[[StepPlan], float], seconds: float = 10.0) -> tuple[float, int]:
@@ -210,14 +214,20 @@ def waits_beside(batch: str, cost: Callable[[StepPlan], float], seconds: float =
 def test_while_interactive_requests_come_the_steps_of_a_batch_are_short(
     batch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A label waits for one step of one row at most, or of two tokens, and is in a step of its own."""
+    """A label waits for half as long as it takes itself, at most: for one row that is encoded or scored, or
+    for a few tokens; and is in a step of its own."""
     own = by_row(ScorePlan(0, (1, 32), (), (), tokens=32))
     waited, _ = waits_beside(batch, by_row)
-    assert waited <= 2.01 * own
-    monkeypatch.setattr(StepTimes, "short", lambda self, shape, base, bearable: True)
-    monkeypatch.setattr(StepTimes, "bearable", math.inf)
+    assert waited <= 1.5 * own
+    if batch == "label":
+        with monkeypatch.context() as patch:
+            patch.setattr(Halved, "halves", staticmethod(lambda step: False))
+            control, _ = waits_beside(batch, by_row)
+            assert control > 1.9 * own, "whole steps of one row must fail this test"
+    monkeypatch.setattr(StepTimes, "short", lambda self, shape, needed, bearable: True)
+    monkeypatch.setattr(StepTimes, "bearable_tokens", lambda self, shape, mode, most: most)
     control, _ = waits_beside(batch, by_row)
-    assert control > 2.4 * own, "whole steps of a batch must fail this test"
+    assert control > 1.7 * own, "steps of many rows or tokens must fail this test"
 
 
 @pytest.mark.parametrize("batch", ["label", "text"])
@@ -226,7 +236,7 @@ def test_where_short_steps_take_as_long_a_batch_keeps_its_whole_ones(
 ) -> None:
     alike: Callable[[StepPlan], float] = lambda plan: 0.001 if isinstance(plan, DecodePlan) else 0.005  # noqa: E731
     _, done = waits_beside(batch, alike)
-    monkeypatch.setattr(StepTimes, "short", lambda self, shape, base, bearable: shape == base)
+    monkeypatch.setattr(StepTimes, "short", lambda self, shape, needed, bearable: shape == needed)
     _, control = waits_beside(batch, alike)
     monkeypatch.undo()
     monkeypatch.setattr(core, "_MOMENT_SECONDS", -1.0)
