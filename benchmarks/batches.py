@@ -7,11 +7,12 @@
 The store, the server, the runner of jobs and the scheduler are those that serve; only the device is a sleep
 beside the host, so that the rate is known and leaves the processor to what is measured: of `--step-ms` to
 encode and score four rows, half of it for each, or to make four tokens; a quarter of it whatever is in the
-step, the rest by the row that its shape has, or by the token. The engine alone is given the same requests, ready made, as many at a time as a batch has under
-way. Interactive requests come over HTTP, each 100 ms after the answer to the last: by turns one whose labels
-are scored in one step, and one that generates eight tokens. With `--base` they come for `--seconds` alone and
-for as long beside a batch, to a server process with its default settings. Prints JSON, with the machine's
-load.
+step, the rest by the row that its shape has, or by the token. The engine alone is given the same requests,
+ready made, as many at a time as a batch has under way.
+
+Interactive requests come over HTTP, each 100 ms after the answer to the last: by turns one whose labels are
+scored in one step, and one that generates eight tokens. With `--base` they come for `--seconds` alone and for
+as long beside a batch, to a server process with its default settings. Prints JSON, with the machine's load.
 """
 
 from __future__ import annotations

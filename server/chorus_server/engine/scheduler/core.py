@@ -17,6 +17,7 @@ from chorus_server.engine.plans import (
     DecodeResult,
     Ladder,
     PrefillResult,
+    ScorePlan,
     ScoreResult,
     StepResult,
 )
@@ -103,6 +104,7 @@ class Scheduler:
         )
         self._times = StepTimes(ports.clock)
         self._halved: Halved | None = None
+        self._first_half = 0.0
         self._steps = 0
         self._used: dict[str, tuple[PromptHandle, ...]] = {}
         self._in_flight = 0
@@ -197,16 +199,19 @@ class Scheduler:
         self._in_flight -= 1
         now = self._ports.clock()
         seconds, self._absorbed = now - max(step.planned, self._absorbed), now
-        self._policy.took(step, seconds)
+        if isinstance(step, PrefillStep) and step.only_encodes:
+            self._first_half = seconds
+            return
+        if isinstance(step.plan, ScorePlan) and step.plan.encoded:
+            seconds += self._first_half
         block = self._slots.blocks[step.plan.block] if isinstance(step, DecodeStep) else None
+        self._policy.took(step, seconds)
         self._times.took(step, block and block.shape, seconds)
         if isinstance(step, DecodeStep):
             if not isinstance(result, DecodeResult):
                 raise InternalError(f"step {step.plan.step} answered with {type(result).__name__}")
             self._collector.decode(step, result, now)
             self._metrics.decode_step(len(step.uses), now - step.planned)
-            return
-        if step.only_encodes:
             return
         for acquired in step.acquired:
             self._rows.release(acquired.digests)
@@ -300,7 +305,7 @@ class Scheduler:
         self._ports.leaving_queue(step.tickets, now)
         if self._halved is not None:
             self._halved.set_aside_once()
-        elif times is not None and Halved.halves(step):
+        elif times is not None and Halved.halves(step) and not times.bears(step):
             self._halved = Halved(step)
             return self._plan_half()
         self._note_encoding(step)

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 
 from chorus_server.engine.plans import PrefillPlan, ScorePlan
 from chorus_server.engine.scheduler.fair_queue import Waiting
-from chorus_server.engine.scheduler.prefill_decode_policy import INTERACTIVE_SHARE
 from chorus_server.engine.scheduler.steps import PrefillStep
 from chorus_server.engine.scheduler.tickets import Ticket
+
+_PATIENCE = 3
+"""So many steps may come between the halves: each costs an encoding."""
 
 
 @dataclass(slots=True)
@@ -39,7 +41,7 @@ class Halved:
         if self.step.tickets[0].origin.tenant in held_back:
             return False
         waits = head is not None and head.priority == "interactive"
-        return not waits or self.set_aside >= INTERACTIVE_SHARE
+        return not waits or self.set_aside >= _PATIENCE
 
     @property
     def waiting(self) -> Waiting[Ticket]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 
-from chorus_server.engine.plans import BlockMode, BlockShape, ScorePlan
-from chorus_server.engine.scheduler.steps import DecodeStep, Step
+from chorus_server.engine.plans import BlockMode, BlockShape
+from chorus_server.engine.scheduler.steps import DecodeStep, PrefillStep, Step
 from chorus_server.engine.scheduler.tickets import Ticket
 
 Shape = Hashable
@@ -32,17 +32,13 @@ class StepTimes:
         self._clock = clock
         self._seconds: dict[Shape, tuple[float, float]] = {}
         self._own: deque[float] = deque(maxlen=_STEPS)
-        self._first_half = 0.0
 
     def took(self, step: Step, shape: BlockShape | None, seconds: float) -> None:
-        """Note what a step took; `shape` is the block's, of a decode step."""
+        """Note what a step took, both halves of one that was done in two; `shape` is the block's, of a decode
+        step."""
         if isinstance(step, DecodeStep):
             self._note((shape, step.plan.mode), seconds / step.plan.tokens)
-        elif step.only_encodes:
-            self._first_half = seconds
         else:
-            if isinstance(step.plan, ScorePlan) and step.plan.encoded:
-                seconds += self._first_half
             if any(ticket.origin.priority == "interactive" for ticket in step.tickets):
                 self._own.append(seconds)
             self._note(shape_of(step.tickets, step.plan.bucket, step.plan.tokens), seconds)
@@ -60,6 +56,12 @@ class StepTimes:
         if shape == needed or mine is None:
             return shape == needed or least is not None
         return mine <= max(bearable, _HARDLY_LONGER * (least or 0.0))
+
+    def bears(self, step: PrefillStep) -> bool:
+        """Whether nobody interactive would wait for a step for longer than is bearable, as far as is
+        known."""
+        known = self._known(shape_of(step.tickets, step.plan.bucket, step.plan.tokens))
+        return self.bearable is None or (known is not None and known <= self.bearable)
 
     def bearable_tokens(self, shape: BlockShape, mode: BlockMode, most: int) -> int:
         """How many tokens a decode step of nothing but a batch makes, at most `most`."""
