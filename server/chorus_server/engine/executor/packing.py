@@ -61,7 +61,7 @@ def score_dispatches(plan: ScorePlan, ladder: Ladder) -> Iterator[tuple[tuple[in
     for row, targets in enumerate(plan.targets):
         trees: Group = [(row, tree) for tree in (target_trees(targets, sizes) if targets else ())]
         largest = [each for each in trees if several and each[1].nodes == sizes[-1]]
-        rest = [each for each in trees if each not in largest]
+        rest = [each for each in trees if not several or each[1].nodes < sizes[-1]]
         for first in range(0, len(largest), TREES_TOGETHER):
             some = largest[first : first + TREES_TOGETHER]
             groups = [some, *([] for _ in several[1:])]

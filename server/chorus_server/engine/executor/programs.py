@@ -214,8 +214,8 @@ def _score_program(
     read = (_params(spec), batch.tokens, batch.rows, chosen)
     if several:
         trees, results = zip(*(_trees(whole, *each) for each in several), strict=True)
-        function = partial(prefill.score_one, spec.functions, length)
-        return Program(name, function, (*read, number, trees), results, reads=reads.decoder)
+        of_one = partial(prefill.score_one, spec.functions, length)
+        return Program(name, of_one, (*read, number, trees), results, reads=reads.decoder)
     tree, found = _trees(whole, rows, nodes)
     function = partial(prefill.score, spec.functions, length)
     return Program(name, function, (*read, tree), found, reads=reads.decoder)

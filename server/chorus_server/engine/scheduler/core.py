@@ -173,7 +173,8 @@ class Scheduler:
         """
         if self._in_flight and (self._policy.waits_for_results() or self._leaves_room(self._queue.head())):
             return None
-        held_back, half, step = self._policy.held_back(), self._halved, None
+        held_back, half = self._policy.held_back(), self._halved
+        step: Step | None = None
         head = self._batcher.head(held_back)
         goes_on = half is not None and half.goes_before(head, held_back)
         if half is not None and goes_on:
@@ -206,7 +207,7 @@ class Scheduler:
             seconds += self._first_half
         block = self._slots.blocks[step.plan.block] if isinstance(step, DecodeStep) else None
         self._policy.took(step, seconds)
-        self._times.took(step, block and block.shape, seconds)
+        self._times.took(step, None if block is None else block.shape, seconds)
         if isinstance(step, DecodeStep):
             if not isinstance(result, DecodeResult):
                 raise InternalError(f"step {step.plan.step} answered with {type(result).__name__}")
