@@ -45,11 +45,11 @@ def _zeros(count: int) -> NDArray[Any]:
     return np.zeros((count,), np.int32)
 
 
-Group = list[tuple[int, TargetTree]]
+RowTrees = list[tuple[int, TargetTree]]
 """Trees, each with its row of the batch."""
 
 
-def score_dispatches(plan: ScorePlan, ladder: Ladder) -> Iterator[tuple[tuple[int, int], list[Group]]]:
+def score_dispatches(plan: ScorePlan, ladder: Ladder) -> Iterator[tuple[tuple[int, int], list[RowTrees]]]:
     """The score bucket of each dispatch of a plan, and the trees in it: those of one input by size, where the
     bucket has room for several of it, else one group of any inputs.
 
@@ -57,9 +57,9 @@ def score_dispatches(plan: ScorePlan, ladder: Ladder) -> Iterator[tuple[tuple[in
     """
     B, sizes = plan.bucket[0], ladder.tree_sizes
     several = ladder.trees_of_one((ladder.score_rows(sizes[-1], B), sizes[-1])) if sizes else ()
-    others: dict[int, Group] = {}
+    others: dict[int, RowTrees] = {}
     for row, targets in enumerate(plan.targets):
-        trees: Group = [(row, tree) for tree in (target_trees(targets, sizes) if targets else ())]
+        trees: RowTrees = [(row, tree) for tree in (target_trees(targets, sizes) if targets else ())]
         largest = [each for each in trees if several and each[1].nodes == sizes[-1]]
         rest = [each for each in trees if not several or each[1].nodes < sizes[-1]]
         for first in range(0, len(largest), TREES_TOGETHER):

@@ -15,7 +15,7 @@ from chorus_server.engine.scheduler.buckets import BucketChooser
 from chorus_server.engine.scheduler.fair_queue import FairQueue, Waiting
 from chorus_server.engine.scheduler.prompt_rows import Acquired, PromptRows
 from chorus_server.engine.scheduler.slots import SlotTable
-from chorus_server.engine.scheduler.step_times import Shape, StepTimes, shape_of
+from chorus_server.engine.scheduler.step_times import StepShape, StepTimes, shape_of
 from chorus_server.engine.scheduler.steps import PrefillStep, input_ids
 from chorus_server.engine.scheduler.tickets import Ticket
 
@@ -144,7 +144,7 @@ class Batcher:
                 return [ticket for ticket in tickets if ticket in kept]
         return [ticket for ticket in tickets if ticket in needed]
 
-    def _shape(self, tickets: list[Ticket], length: int) -> Shape:
+    def _shape(self, tickets: list[Ticket], length: int) -> StepShape:
         lengths, fixed = [ticket.fit.length for ticket in tickets], self._is_fixed(tickets[0])
         T, B = self._buckets.axis(lengths, length, fixed=fixed)
         return shape_of(tickets, (B, length), T)

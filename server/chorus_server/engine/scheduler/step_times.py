@@ -9,7 +9,7 @@ from chorus_server.engine.plans import BlockMode, BlockShape
 from chorus_server.engine.scheduler.steps import DecodeStep, PrefillStep, Step
 from chorus_server.engine.scheduler.tickets import Ticket
 
-Shape = Hashable
+StepShape = Hashable
 """What a step's time depends on."""
 
 _KNOWN_SECONDS = 60.0
@@ -20,7 +20,7 @@ _HARDLY_LONGER = 1.25
 _STEPS = 16
 
 
-def shape_of(tickets: Sequence[Ticket], bucket: tuple[int, int], tokens: int) -> Shape:
+def shape_of(tickets: Sequence[Ticket], bucket: tuple[int, int], tokens: int) -> StepShape:
     """The shape of a prefill step; `bucket` and `tokens` as in a `PrefillPlan`."""
     return (tickets[0].kind, bucket, tokens, max(ticket.fit.nodes for ticket in tickets))
 
@@ -30,7 +30,7 @@ class StepTimes:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._seconds: dict[Shape, tuple[float, float]] = {}
+        self._seconds: dict[StepShape, tuple[float, float]] = {}
         self._own: deque[float] = deque(maxlen=_STEPS)
 
     def took(self, step: Step, shape: BlockShape | None, seconds: float) -> None:
@@ -49,7 +49,7 @@ class StepTimes:
         as the shortest of their own did lately. None if there was none."""
         return min(self._own) / 2 if self._own else None
 
-    def short(self, shape: Shape, needed: Shape, bearable: float) -> bool:
+    def short(self, shape: StepShape, needed: StepShape, bearable: float) -> bool:
         """Whether a step of a shape takes hardly longer than one of another, which has to be, or no longer
         than `bearable` seconds. A shape that was not seen lately is tried."""
         mine, least = self._known(shape), self._known(needed)
@@ -68,11 +68,11 @@ class StepTimes:
         bearable, each = self.bearable, self._known((shape, mode))
         return most if bearable is None or not each else max(1, min(most, int(bearable / each)))
 
-    def _note(self, shape: Shape, seconds: float) -> None:
+    def _note(self, shape: StepShape, seconds: float) -> None:
         known = self._known(shape)
         mean = seconds if known is None else known + _NEW * (seconds - known)
         self._seconds[shape] = (self._clock(), mean)
 
-    def _known(self, shape: Shape) -> float | None:
+    def _known(self, shape: StepShape) -> float | None:
         at, mean = self._seconds.get(shape, (float("-inf"), 0.0))
         return mean if self._clock() - at <= _KNOWN_SECONDS else None
