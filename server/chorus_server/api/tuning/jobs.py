@@ -11,12 +11,13 @@ from pydantic_core import to_json
 from chorus_server.api.inference.sampling import check_default_settings
 from chorus_server.api.inference.servable import faults
 from chorus_server.api.library.resolve import check_base
+from chorus_server.api.schemas.common import MAX_UNFINISHED_JOBS
 from chorus_server.api.services import Services
 from chorus_server.errors import ForbiddenError, InvalidInputError
 from chorus_server.settings import Settings
 from chorus_server.tenancy.principal import Principal, Scope
 from chorus_server.tuning.document.fields import FieldPaths
-from chorus_server.tuning.document.job import JobDocument
+from chorus_server.tuning.document.job import JobDocument, names_made
 from chorus_server.tuning.document.prompt import PromptDocument
 from chorus_server.tuning.document.recipe import SENTINEL_SETTING, SPECIAL_TOKENS_SETTING
 from chorus_server.tuning.jobs.stages.sources import allowed_path, check_url
@@ -62,7 +63,7 @@ async def queue_job(services: Services, store: PromptStore, principal: Principal
         document,
         created_by=principal.name,
         files=files,
-        max_unfinished=services.settings.tuning_max_unfinished_jobs,
+        max_unfinished=MAX_UNFINISHED_JOBS,
         training_steps=job.training_steps,
     )
 
@@ -78,17 +79,14 @@ def steps_of(job: Job) -> int:
 
 def may_see_tuning(principal: Principal, job: Job) -> bool:
     """Whether the caller's key may name all that a job makes."""
-    names = [prompt["task"] for prompt in job.spec.get("prompts", ())]
-    return all(principal.may_name(name) for name in (*names, *filter(None, [job.spec.get("ensemble_name")])))
+    return all(map(principal.may_name, names_made(job.spec)))
 
 
 def _check_names(principal: Principal, job: JobDocument, paths: Sequence[FieldPaths]) -> None:
     """Refuse what the key may not name. Raises NotFoundError of the store, as for what is not there."""
-    for prompt, path in zip(job.prompts, paths, strict=True):
-        if not principal.may_name(prompt.task):
-            raise unknown("task", principal.tenant, prompt.task, field=path("task"))
-    if job.ensemble_name is not None and not principal.may_name(job.ensemble_name):
-        raise unknown("ensemble", principal.tenant, job.ensemble_name, field="ensemble_name")
+    for kind, name, field in job.made(paths):
+        if not principal.may_name(name):
+            raise unknown(kind, principal.tenant, name, field=field)
 
 
 def _completed(sent: JobDocument) -> JobDocument:
