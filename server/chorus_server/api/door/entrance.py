@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from chorus_server.api.http.context import Arrival, RequestContext, context_of_i
 from chorus_server.api.http.errors import error_response
 from chorus_server.api.http.json_body import parse_json
 from chorus_server.api.services import Services
+from chorus_server.awake import awake
 from chorus_server.errors import ChorusError, OverloadedError, QuotaExceededError
 from chorus_server.tenancy.principal import Principal, Scope
 
@@ -139,7 +139,7 @@ class Entrance:
 
     def _turn(self) -> None:
         """Let in the next request. Refuse those that can no longer be in time."""
-        now = time.monotonic()
+        now = awake()
         for _ in range(min(self._count, _AT_ONCE)):
             tenant, line = next(iter(self._lines.items()))
             del self._lines[tenant]

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chorus_server.api.http.context import RequestContext, open_context
 from chorus_server.api.http.traces import Traces
 from chorus_server.api.metrics import ApiMetrics
+from chorus_server.awake import awake
 from chorus_server.log import Tally
 
 LOG = logging.getLogger("chorus.access")
@@ -47,7 +48,7 @@ class AccessLog:
     def refused(self, method: str, template: str, status: int, context: RequestContext) -> None:
         """Note a request that was refused before it was read. In an overload there are thousands, so they
         share a line."""
-        self._metrics.request_seconds.observe(time.monotonic() - context.started, template, str(status))
+        self._metrics.request_seconds.observe(awake() - context.started, template, str(status))
         if self._lines:
             tenant = context.principal.tenant if context.principal else "-"
             self._refused.note(f"{method} {template} {status} tenant={tenant}", context.request_id)
@@ -59,7 +60,7 @@ class AccessLog:
 
     def write(self, method: str, template: str, status: int, context: RequestContext) -> None:
         """Log a request that was answered, or whose caller left."""
-        seconds = time.monotonic() - context.started
+        seconds = awake() - context.started
         self._metrics.request_seconds.observe(seconds, template, str(status))
         method = method if method in _METHODS else "?"
         quiet = template in PROBES and status not in (401, 403)
