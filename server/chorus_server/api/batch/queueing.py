@@ -1,7 +1,8 @@
-"""From a document of a batch to a job, and who may see it."""
+"""From a document of a batch to a job."""
 
 from __future__ import annotations
 
+from chorus_server.api.jobs.seeing import require_files
 from chorus_server.api.services import Services
 from chorus_server.errors import ForbiddenError
 from chorus_server.tenancy.principal import Principal, Scope
@@ -26,7 +27,7 @@ async def queue_batch(
     Raises:
         InvalidInputError: the document is not valid; the error names the field.
         ForbiddenError: the key may not ask prompts.
-        StoreError: the file does not exist, or there are too many jobs.
+        StoreError: the file is not there for the key, or there are too many jobs.
         NotReadyError: the base model is not loaded yet.
     """
     if Scope.INFER not in principal.scopes:
@@ -38,6 +39,8 @@ async def queue_batch(
     if sent.base_fingerprint not in (None, base.fingerprint):
         message = "is of another base model; leave it out, or send the job to a server of that model"
         refuse(message, "base_fingerprint", code="base_mismatch")
+    files = {file_field: sent.file}
+    await require_files(services, principal, files)
     document = sent.model_copy(update={"base_fingerprint": base.fingerprint})
     tasks = None if principal.tasks is None else list(principal.tasks)
     return await services.library.save(
@@ -46,12 +49,6 @@ async def queue_batch(
         "batch",
         {**document.to_json(), "key": principal.key, "tasks": tasks},
         created_by=principal.name,
-        files={file_field: document.file},
+        files=files,
         max_unfinished=services.settings.tuning_max_unfinished_jobs,
     )
-
-
-def may_see_batch(principal: Principal, job: Job) -> bool:
-    """Whether a batch is the caller's to see. What it asks is in its file, so a key that may name some tasks
-    only sees what was made with a key for the same."""
-    return principal.tasks is None or job.spec.get("tasks") == list(principal.tasks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from chorus_server.api.jobs.seeing import require_files
 from chorus_server.api.library.resolve import check_base
 from chorus_server.api.services import Services
 from chorus_server.errors import ForbiddenError
@@ -29,7 +30,7 @@ async def queue_calibration(
         InvalidInputError: the document is not valid; the error names the field.
         ModelMismatchError: the version belongs to another base.
         ForbiddenError: the key may not ask prompts.
-        StoreError: the version or the file does not exist, or there are too many jobs.
+        StoreError: the version or the file is not there for the key, or there are too many jobs.
         NotReadyError: the base model is not loaded yet.
     """
     if Scope.INFER not in principal.scopes:
@@ -41,6 +42,8 @@ async def queue_calibration(
     version = await library.read(library.store.get_version, principal.tenant, task, number)
     check_base(version, base.fingerprint, "version")
     document = sent.completed(version.manifest.template, version.manifest.labels)
+    files = {"file": document.file}
+    await require_files(services, principal, files)
     about = {"base_fingerprint": base.fingerprint, "task": task, "version": number, "key": principal.key}
     return await library.save(
         store.create_job,
@@ -48,14 +51,9 @@ async def queue_calibration(
         "calibration",
         {**about, "document": document.to_json()},
         created_by=principal.name,
-        files={"file": document.file},
+        files=files,
         max_unfinished=services.settings.tuning_max_unfinished_jobs,
     )
-
-
-def may_see_calibration(principal: Principal, job: Job) -> bool:
-    """Whether the caller's key may name the task whose version a job calibrates."""
-    return principal.may_name(str(job.spec.get("task", "")))
 
 
 async def calibration_job_of(services: Services, principal: Principal, task: str, job: str) -> Job:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from chorus_server.api.evaluation.asking import check_calibrated
 from chorus_server.api.evaluation.questions import entry_of, labels_of, values_of, version_of
+from chorus_server.api.jobs.seeing import require_files
 from chorus_server.api.library.resolve import check_base
 from chorus_server.api.services import Services
 from chorus_server.errors import ForbiddenError, InvalidInputError
@@ -17,7 +18,6 @@ from chorus_server.tuning.document.fields import refuse
 from prompts_store.jobs.records import Job
 from prompts_store.records import PackEntry, PromptVersion
 from prompts_store.store import PromptStore
-from prompts_store.tasks.references import parse_reference
 from prompts_store.tasks.template import parse_template
 
 
@@ -46,7 +46,7 @@ async def queue_evaluation(
         InvalidInputError: the document is not valid; the error names the field.
         ForbiddenError: the key may not ask prompts.
         StoreAnswerError: a reference does not exist.
-        StoreError: a file does not exist, or there are too many jobs.
+        StoreError: a file is not there for the key, or there are too many jobs.
         NotReadyError: the base model is not loaded yet.
     """
     if Scope.INFER not in principal.scopes:
@@ -79,6 +79,7 @@ async def queue_evaluation(
     files = {"file": document.file}
     if document.examples is not None:
         files["examples"] = document.examples
+    await require_files(services, principal, files)
     return await services.library.save(
         store.create_job,
         principal.tenant,
@@ -88,14 +89,6 @@ async def queue_evaluation(
         files=files,
         max_unfinished=services.settings.tuning_max_unfinished_jobs,
     )
-
-
-def may_see_evaluation(principal: Principal, job: Job) -> bool:
-    """Whether the caller's key may name all that a job evaluates."""
-    subjects = job.spec.get("subjects", ())
-    names = [each.get("task") or each.get("ensemble") or each.get("pack") for each in subjects]
-    references = [parse_reference(name, tenant=job.tenant) for name in names if name]
-    return all(principal.may_name(each.task, each.tenant) for each in references)
 
 
 async def _pinned(services: Services, principal: Principal, subject: EvaluationSubject, path: str) -> _Pinned:
