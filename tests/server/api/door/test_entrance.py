@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from chorus_server.api.door import entrance
 from chorus_server.api.http.context import ARRIVAL, Arrival, open_context
 from chorus_server.api.inference.calls import Call
