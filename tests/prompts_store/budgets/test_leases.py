@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from prompts_store import PromptStore
 from prompts_store.budgets import leases
@@ -154,3 +155,36 @@ def test_the_database_servers_clock_counts_for_all(
     assert asked(store, ONE, "in_flight.requests", 10, held=3).free == 7
     store._clock = lambda: datetime.now(UTC)
     assert asked(store, TWO, "in_flight.requests", 10).free == 10
+
+
+def test_a_lease_searches_through_no_table(disk_store: PromptStore, clock: FakeClock) -> None:
+    """Whatever all others use: budgets are found by their index, and so is what goes."""
+    asks = [
+        LeaseAsk("acme", key, limit, 10, 0, need=3)
+        for key in ("", "key-1")
+        for limit in ("per_minute.requests", "in_flight.requests", "per_month.tokens", "per_month.requests")
+    ]
+    disk_store.lease_budgets(TWO, asks)
+    clock.advance(LEASE_SECONDS + 1)
+    sent: list[tuple[str, Any]] = []
+
+    def note(connection: object, cursor: object, statement: str, parameters: Any, *rest: object) -> None:
+        first = parameters[0] if isinstance(parameters, list) else parameters
+        sent.append((statement, first))
+
+    engine = disk_store._database.engine
+    event.listen(engine, "before_cursor_execute", note)
+    disk_store.lease_budgets(ONE, asks)
+    event.remove(engine, "before_cursor_execute", note)
+    changed = [text.split()[0] for text, _ in sent]
+    assert changed.count("SELECT") == 2 and {"INSERT", "UPDATE", "DELETE"} <= set(changed)
+
+    def plan(statement: str, parameters: Any = ()) -> str:
+        with engine.connect() as connection:
+            return str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all())
+
+    for statement, parameters in sent:
+        if not statement.startswith(("BEGIN", "INSERT")):
+            assert "SCAN" not in plan(statement, parameters), statement
+    control = "SELECT * FROM budget_uses WHERE (tenant, key, \"limit\") IN (VALUES ('acme', '', 'x'))"
+    assert "SCAN budget_uses" in plan(control), "what SQLite makes of a list of tuples"
