@@ -83,6 +83,8 @@ class Batcher:
         self._slots.begin_pass()
         for waiting in islice(self._queue.in_order(), self._config.lookahead_requests):
             ticket = waiting.item
+            if self._slots.refused(ticket):  # of hundreds that wait, most are like one that found no place
+                continue
             if self._too_far_ahead(found, waiting):
                 continue
             if is_late(ticket):

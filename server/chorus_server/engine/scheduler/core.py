@@ -100,6 +100,7 @@ class Scheduler:
             self._slots, self._shares, config.protect_decode_rounds, config.prefill_token_budget
         )
         self._steps = 0
+        self._queued_scores = 0
         self._used: dict[str, tuple[PromptHandle, ...]] = {}
         self._in_flight = 0
         self._interactive_came = -math.inf
@@ -169,7 +170,9 @@ class Scheduler:
             return None
         held_back = self._policy.held_back()
         head = self._batcher.head(held_back)
-        may = head is not None and self._policy.may_prefill(head)
+        # With every slot in use only a score, which needs none, could be in a prefill step.
+        room = self._queued_scores > 0 or self._slots.any_free
+        may = head is not None and room and self._policy.may_prefill(head)
         if may and (step := self._plan_batch(held_back)) is not None:
             return step
         return self._plan_decode()
@@ -233,6 +236,7 @@ class Scheduler:
         return len(classes) == 2
 
     def _enqueue(self, ticket: Ticket) -> None:
+        self._queued_scores += ticket.kind == "score"
         ticket.phase, ticket.queued = TicketPhase.QUEUED, self._ports.clock()
         origin = ticket.origin
         self._queue.push(
@@ -254,6 +258,7 @@ class Scheduler:
                 self._loading.abandon(ticket)
             case TicketPhase.QUEUED:
                 self._queue.remove(ticket.key)
+                self._queued_scores -= ticket.kind == "score"
         self._prefilling.discard(ticket)
         self._decoding.discard(ticket)
         self._slots.leave(ticket)
@@ -282,6 +287,7 @@ class Scheduler:
         self._steps += 1
         for ticket in step.tickets:
             ticket.phase, ticket.dispatched = TicketPhase.PREFILLING, now
+            self._queued_scores -= ticket.kind == "score"
             self._prefilling.add(ticket)
         self._ports.leaving_queue(step.tickets, now)
         L = step.plan.bucket[1]
@@ -302,6 +308,7 @@ class Scheduler:
             )
         for ticket in found.unloaded:
             self._queue.remove(ticket.key)
+            self._queued_scores -= ticket.kind == "score"
             self._loading.begin(ticket)
 
     def _is_late(self, ticket: Ticket) -> bool:
@@ -421,5 +428,5 @@ class Scheduler:
         """Raises AssertionError if an idle scheduler still holds anything."""
         self._rows.check_idle()
         self._slots.check_idle()
-        if not self.stats().idle:
+        if not self.stats().idle or self._queued_scores:
             raise AssertionError(f"the idle scheduler still holds something: {self.stats()}")
