@@ -135,8 +135,8 @@ class Batcher:
         may have counted on the same one.
         """
         seated = [t for t in tickets if t.kind == "score" or self._slots.place(t)]
-        sizes = [(ticket.fit.length, ticket.fit.input_class) for ticket in seated]
-        rows = self._buckets.choose(sizes, length, fixed=self._is_fixed(tickets[0])) if seated else 0
+        lengths = [ticket.fit.length for ticket in seated]
+        rows = self._buckets.choose(lengths, length, fixed=self._is_fixed(tickets[0])) if seated else 0
         for ticket in seated[rows:]:
             self._slots.leave(ticket, inactive=True)
         return seated[:rows]
