@@ -8,12 +8,12 @@ what it had in flight is over. Of a minute nothing comes back, as it refills by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, select, text, update
 
 from prompts_store.base import StoreBase, utc_now
 from prompts_store.budgets.bucket import MINUTE_US, Bucket
@@ -227,7 +227,7 @@ class _UsedBefore:
 
     def __init__(self, connection: Connection, now: datetime) -> None:
         self._connection, self._now = connection, now
-        self._found: dict[tuple[str, str], Mapping[str, Any]] = {}
+        self._found: dict[tuple[str, str], RowMapping] = {}
 
     def __call__(self, ask: LeaseAsk) -> int:
         """How much of the ask's unit."""

@@ -381,9 +381,9 @@ def test_with_every_slot_in_use_nobody_looks_through_the_queue(
         return honest(batcher, *given)
 
     monkeypatch.setattr(Batcher, "gather", gather)
-    sim = Simulation(TINY_LADDER, EngineConfig())
+    sim = Simulation(Ladder(((1, 16), (4, 16)), (BlockShape(16, 8, 8),), ((2, 4),)), EngineConfig())
     texts = [(0.0, generate((5, 1), max_new_tokens=8, min_new_tokens=8)) for _ in range(200)]
-    asked = [(0.05, score((4, 1), targets=[(3, 1)])) for _ in range(scores)]
+    asked = [(0.003 * n, score((4, 1), targets=[(3, 1)])) for n in range(40 * scores)]
     sim.run([*texts, *asked])
-    assert len(sim.served) == 200 + scores
+    assert len(sim.served) == 200 + len(asked)
     assert all(found) is not bool(scores)
