@@ -97,7 +97,11 @@ class Scheduler:
         self._prefilling: set[Ticket] = set()
         self._decoding: set[Ticket] = set()
         self._policy = PrefillDecodePolicy(
-            self._slots, self._shares, config.protect_decode_rounds, config.prefill_token_budget
+            self._slots,
+            self._shares,
+            self._queue.waiting,
+            config.protect_decode_rounds,
+            config.prefill_token_budget,
         )
         self._steps = 0
         self._queued_scores = 0

@@ -154,6 +154,11 @@ class SlotTable:
         return sum(block.shape.slots for block in self.blocks)
 
     @property
+    def most_slots(self) -> int:
+        """Of the shape that has most."""
+        return max(sum(block.shape.slots for block in blocks) for blocks in self._by_shape.values())
+
+    @property
     def groups(self) -> int:
         """Number of encoder memories held: one for each group."""
         return sum(len({id(use.ticket) for use in block.uses.values()}) for block in self.blocks)
