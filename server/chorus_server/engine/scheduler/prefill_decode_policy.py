@@ -25,12 +25,13 @@ class PrefillDecodePolicy:
     the next prefill step only if it is more than half full, or has waited for `token_budget` padded tokens.
 
     A tenant is *quiet* while it holds less than half its fair share of the slots of every shape, and *busy*
-    while it holds more than its share of some, or has more requests waiting than its share has slots: while
-    a quiet tenant is protected, a busy one's slots come free, and it would pass for a quiet one. A quiet tenant's request may be encoded before the decode step
-    that is due, once between two decode steps. A busy tenant's request waits for one decode step after each
-    prefill step while a tenant within its share decodes. While a quiet tenant decodes, it waits for
-    `protect_rounds` decode steps after a full prefill step, and for fewer after a smaller one. Then fewer and
-    fuller prefill steps of others come between the quiet tenant's tokens.
+    while it holds more than its share of some, or has more requests waiting than its share has slots: while a
+    quiet tenant is protected, a busy one's slots come free, and it would pass for a quiet one. A quiet
+    tenant's request may be encoded before the decode step that is due, once between two decode steps. A busy
+    tenant's request waits for one decode step after each prefill step while a tenant within its share
+    decodes. While a quiet tenant decodes, it waits for `protect_rounds` decode steps after a full prefill
+    step, and for fewer after a smaller one. Then fewer and fuller prefill steps of others come between the
+    quiet tenant's tokens.
 
     Within a tenant, interactive requests that decode go before its batch. A prefill step of batch requests
     may come once they have had `INTERACTIVE_SHARE` times as long as such a step takes. Until then it is
