@@ -2,9 +2,9 @@
 
     python benchmarks/refusal.py        seconds; needs no quiet machine, because it counts processor time
 
-Ten requests at a time on ten connections, as they come after the loop has paused; *cold* after the caches were
-filled with something else, as the products of the model do. The engine refuses all; the client is a socket
-pair of this process, so the network is left out.
+Ten requests at a time on ten connections, as they come after the loop has paused; *cold* after the caches
+were filled with something else, as the products of the model do. The engine refuses all; the client is a
+socket pair of this process, so the network is left out.
 """
 
 from __future__ import annotations
