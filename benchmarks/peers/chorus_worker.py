@@ -23,6 +23,7 @@ from chorus_server.engine.metrics import EngineMetrics
 from chorus_server.engine.requests import GenerateRequest, Origin, PromptHandle
 from chorus_server.engine.sampling import Sampling
 from chorus_server.engine.thread.engine import Engine
+from chorus_server.kept_memory import keep_freed_memory
 from chorus_server.metrics import MetricsRegistry
 from chorus_server.model.checkpoints import load_model
 from chorus_server.model.fused_attention import choose_attention
@@ -108,6 +109,7 @@ def _generate(folder: str, number: int, request: Request, prompt_length: int) ->
 
 def main() -> None:
     contender, model, cache, matrix_dtype = sys.argv[1:]
+    keep_freed_memory()
     use_persistent_cache(cache)
     serve({contender: Chorus(model, 110_000, matrix_dtype).run})
 

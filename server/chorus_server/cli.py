@@ -13,6 +13,7 @@ import click
 from pydantic.fields import FieldInfo
 
 from chorus_server.errors import ChorusError, startup_message
+from chorus_server.kept_memory import keep_freed_memory
 from chorus_server.log import Log, process_log
 from chorus_server.settings import (
     GROUPS,
@@ -109,6 +110,7 @@ def _metavar(field: FieldInfo) -> str:
 @click.command(cls=SettingsCommand, help=_HELP)
 @config_options(*(name for members in GROUPS.values() for name in members.model_fields))
 def serve(config: Path | None, **flags: Any) -> None:
+    keep_freed_memory()
     with readable_errors():
         settings = load_settings(flags, config)
         with command_log("chorus", settings) as log:

@@ -14,6 +14,7 @@ import click
 
 from chorus_server.cli import SettingsCommand, command_log, config_options, importing, readable_errors
 from chorus_server.errors import InvalidInputError
+from chorus_server.kept_memory import keep_freed_memory
 from chorus_server.log import Say
 from chorus_server.settings import STORE_SETTINGS, Settings, load_settings
 from chorus_server.signals import ending_signals
@@ -66,6 +67,7 @@ TOML file that --config names.
 @click.command(cls=SettingsCommand, help=_HELP)
 @config_options(*WORKER_SETTINGS)
 def worker(config: Path | None, **flags: Any) -> None:
+    keep_freed_memory()
     with readable_errors():
         settings = load_settings(flags, config, listening=False)
         with command_log("chorus worker", settings) as log:

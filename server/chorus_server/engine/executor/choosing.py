@@ -41,8 +41,15 @@ Normaliser = tuple[Array, Array]
 def normaliser(logits: Array) -> Normaliser:
     """What has to be subtracted from logits `[S, V]` f32, one after the other, for log probabilities: the
     largest logit and the logarithm of the sum of the others' exponentials; both `[S, 1]`."""
-    largest = jnp.max(logits, axis=-1, keepdims=True)
+    largest = jnp.max(_maxima(logits), axis=-1, keepdims=True)
     return largest, jnp.log(jnp.sum(jnp.exp(logits - largest), axis=-1, keepdims=True))
+
+
+def _maxima(values: Array) -> Array:
+    """The largest of each `_LANES` values of `[S, V]`, `[S, n]`, or of all where V cannot be divided. It is
+    the only look at all logits that a greedy choice takes."""
+    lanes = _LANES if values.shape[1] % _LANES == 0 else values.shape[1]
+    return jnp.max(values.reshape(values.shape[0], -1, lanes), axis=-1)
 
 
 def log_probabilities(logits: Array, normal: Normaliser) -> Array:
@@ -50,10 +57,12 @@ def log_probabilities(logits: Array, normal: Normaliser) -> Array:
     return logits - normal[0] - normal[1]
 
 
-def forbid(values: Array, rules: TokenRules, made: Array, min_new_tokens: Array) -> Array:
-    """`values [S, V]` with minus infinity where an id may not be chosen; `made [S]` is each row's number of
-    tokens so far."""
-    ids = lax.broadcasted_iota(jnp.int32, values.shape, 1)
+def forbid(
+    values: Array, rules: TokenRules, made: Array, min_new_tokens: Array, first: int | Array = 0
+) -> Array:
+    """`values [S, n]` of the ids from `first` on, one number or `[S, 1]`, with minus infinity where an id may
+    not be chosen; `made [S]` is each row's number of tokens so far."""
+    ids = lax.broadcasted_iota(jnp.int32, values.shape, 1) + first
     never = (ids >= rules.vocab_size) | (ids == rules.pad_id)
     too_early = (ids == rules.eos_id) & (made < min_new_tokens)[:, None]
     return jnp.where(never | too_early, -jnp.inf, values)
@@ -66,6 +75,22 @@ def argmax(values: Array) -> Array:
     largest = jnp.max(values, axis=-1, keepdims=True)
     first = jnp.min(jnp.where(values == largest, ids, values.shape[1]), axis=-1)
     return jnp.minimum(first, values.shape[1] - 1)  # in a row of NaN nothing matches
+
+
+def _greedy(logits: Array, maxima: Array, rules: TokenRules, made: Array, min_new_tokens: Array) -> Array:
+    """`argmax` of what `forbid` allows of `logits [S, V]`, from their `_maxima`: only lanes that hold an id
+    that may be forbidden, and those of the largest, are looked at again."""
+    S, V = logits.shape
+    lanes = V // maxima.shape[1]
+    beyond = range(rules.vocab_size // lanes, V // lanes)
+    for place in sorted({rules.pad_id // lanes, rules.eos_id // lanes, *beyond}):
+        some = lax.slice_in_dim(logits, place * lanes, (place + 1) * lanes, axis=1)
+        allowed = forbid(some, rules, made, min_new_tokens, place * lanes)
+        maxima = maxima.at[:, place].set(jnp.max(allowed, axis=-1))
+    best = argmax(maxima)
+    near = jnp.take_along_axis(logits.reshape(S, -1, lanes), best[:, None, None], axis=1)[:, 0]
+    first = best * lanes
+    return first + argmax(forbid(near, rules, made, min_new_tokens, first[:, None]))
 
 
 def ordered_bits(values: Array) -> Array:
@@ -176,12 +201,12 @@ def choose(
         active: `[S]` bool; a costly part runs only if an active row needs it.
         history: `[S, T]` i32, the tokens that each row has made.
     """
-    sampled = settings["temperature"] > 0
+    sampled, maxima = settings["temperature"] > 0, _maxima(logits)
 
     def mixed(values: Array, greedy: Array) -> Array:
         return jnp.where(sampled, _sample(values, settings, place, made, active), greedy)
 
-    def general(logits: Array) -> Array:
+    def general(logits: Array, maxima: Array) -> Array:
         allowed = changed_and_allowed(logits, rules, settings, made, active, history)
         greedy = argmax(allowed)
         chosen: Array = lax.cond(
@@ -189,12 +214,12 @@ def choose(
         )
         return chosen
 
-    def plain(logits: Array) -> Array:
+    def plain(logits: Array, maxima: Array) -> Array:
         # The same as `general` gives: a maximum has no rounding. It needs no copy of the logits.
-        return argmax(forbid(logits, rules, made, settings["min_new_tokens"]))
+        return _greedy(logits, maxima, rules, made, settings["min_new_tokens"])
 
     needed = active & (sampled | changes_logits(settings))
-    result: Array = lax.cond(jnp.any(needed), general, plain, logits)
+    result: Array = lax.cond(jnp.any(needed), general, plain, logits, maxima)
     return result
 
 

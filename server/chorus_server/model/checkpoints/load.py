@@ -88,7 +88,8 @@ def load_model(
         fingerprint = collector.fingerprint()
         keep_fingerprint(reader, fingerprint)
     vocabulary = load_vocabulary(reader)
-    return LoadedModel(model, vocabulary, fingerprint, vocabulary_digest(reader), reader.config.name)
+    digest = None if vocabulary is None else vocabulary.digest
+    return LoadedModel(model, vocabulary, fingerprint, digest, reader.config.name)
 
 
 def load_vocabulary(reader: CheckpointReader) -> Vocabulary | None:

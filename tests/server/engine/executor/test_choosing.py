@@ -121,6 +121,25 @@ def test_greedy_takes_the_first_of_the_largest_and_never_a_forbidden_id() -> Non
     assert chosen[2] == np.argmax(np.where(np.isin(np.arange(V), [0, 1, 127, 128, 129, 130]), -99, logits[2]))
 
 
+@pytest.mark.parametrize("rules", [TokenRules(380, 0, 1), TokenRules(300, 127, 128), TokenRules(384, 383, 0)])
+@pytest.mark.parametrize("seed", range(8))
+def test_greedy_by_lanes_is_greedy_over_all(rules: TokenRules, seed: int) -> None:
+    """With ties, and with the largest logit at an id that may not be chosen."""
+    generator = np.random.default_rng(seed)
+    logits = generator.integers(-2, 3, (6, 3 * 128)).astype(np.float32)
+    logits[:, [rules.pad_id, rules.eos_id]] = 9
+    logits[::2, rules.vocab_size :] = 10
+    made, least = generator.integers(0, 3, (2, 6)).astype(np.int32)
+    given = _settings(6, min_new_tokens=least)
+    chosen = choosing.choose(
+        logits, rules, given, given["place"], made, np.ones(6, bool), jnp.zeros((6, 8), jnp.int32)
+    )
+    ids = np.arange(logits.shape[1])
+    never = (ids >= rules.vocab_size) | (ids == rules.pad_id)
+    early = (ids == rules.eos_id) & (made < least)[:, None]
+    np.testing.assert_array_equal(chosen, np.where(never | early, -np.inf, logits).argmax(axis=1))
+
+
 @pytest.mark.parametrize("temperature", [1e-6, 1e-3])
 def test_a_vanishing_temperature_is_greedy(temperature: float) -> None:
     logits = _logits(8)

@@ -1,0 +1,32 @@
+"""Memory that is freed stays in the process, ready for the next program.
+
+XLA on a CPU takes the scratch memory of each call of a program from the C library, and gives it back at the
+end. glibc gives blocks of over 32 MiB back to Linux at once, so each call gets fresh pages, which Linux finds
+and clears one by one (docs/decisions/0031-freed-memory-is-kept.md).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+LARGEST = 2**29
+"""Bytes of the largest block that is kept, and of the free end of the heap that is."""
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+"""What glibc's `mallopt` calls M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX."""
+
+
+def keep_freed_memory() -> bool:
+    """Have glibc keep what this process frees. Call it before threads start: by then each has a heap of its
+    own, which is given back whenever it is empty. With this, all share one.
+
+    Returns:
+        Whether the C library is glibc; another is left as it is.
+    """
+    library: Any = ctypes.CDLL(None)
+    if not hasattr(library, "gnu_get_libc_version"):
+        return False
+    for number, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, LARGEST), (_TRIM_THRESHOLD, LARGEST)):
+        library.mallopt(number, value)
+    return True
