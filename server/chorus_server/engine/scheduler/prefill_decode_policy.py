@@ -14,6 +14,13 @@ from chorus_server.engine.scheduler.tickets import Ticket
 INTERACTIVE_SHARE = 9
 """How much more service interactive requests get than a batch of the same tenant."""
 
+_MOST_PROTECTED = 0.5
+"""The share of the recent decode steps, with a quiet tenant in them, up to which a backlog makes busy. Where
+quiet tenants decode nearly always, slots that nobody may fill would cost too much."""
+
+_RECENT = 0.02
+"""Weight of the newest decode step in that share."""
+
 
 class PrefillDecodePolicy:
     """Decides whether the next step is a prefill step or a decode step, and of which block.
@@ -26,12 +33,12 @@ class PrefillDecodePolicy:
 
     A tenant is *quiet* while it holds less than half its fair share of the slots of every shape, and *busy*
     while it holds more than its share of some, or has more requests waiting than its share has slots: while a
-    quiet tenant is protected, a busy one's slots come free, and it would pass for a quiet one. A quiet
-    tenant's request may be encoded before the decode step that is due, once between two decode steps. A busy
-    tenant's request waits for one decode step after each prefill step while a tenant within its share
-    decodes. While a quiet tenant decodes, it waits for `protect_rounds` decode steps after a full prefill
-    step, and for fewer after a smaller one. Then fewer and fuller prefill steps of others come between the
-    quiet tenant's tokens.
+    quiet tenant is protected, a busy one's slots come free, and it would pass for a quiet one (but see
+    `_MOST_PROTECTED`). A quiet tenant's request may be encoded before the decode step that is due, once
+    between two decode steps. A busy tenant's request waits for one decode step after each prefill step while
+    a tenant within its share decodes. While a quiet tenant decodes, it waits for `protect_rounds` decode
+    steps after a full prefill step, and for fewer after a smaller one. Then fewer and fuller prefill steps of
+    others come between the quiet tenant's tokens.
 
     Within a tenant, interactive requests that decode go before its batch. A prefill step of batch requests
     may come once they have had `INTERACTIVE_SHARE` times as long as such a step takes. Until then it is
@@ -52,6 +59,7 @@ class PrefillDecodePolicy:
         self._shares = shares
         self._waiting = waiting
         self._most_slots = slots.most_slots
+        self._protected = 0.0
         self._protect_rounds = protect_rounds
         self._token_budget = token_budget
         self._last_tokens = 0
@@ -128,6 +136,12 @@ class PrefillDecodePolicy:
         self._jumped = False
         self._encoded = 0.0
         del self._waited[block.index]
+        quiet = False
+        if not self._shares.alone:
+            held = self._slots.parts_held()
+            tenants = {use.ticket.origin.tenant for use in block.uses.values()}
+            quiet = any(self._few(name, held) and not self._has_backlog(name) for name in tenants)
+        self._protected += _RECENT * (quiet - self._protected)
 
     def took(self, step: Step, seconds: float) -> None:
         """A step's result was read; it had the device for `seconds`."""
@@ -181,8 +195,15 @@ class PrefillDecodePolicy:
         return max(1, int(self._share * (self._protect_rounds if quiet else 1)))
 
     def _quiet(self, tenant: str, held: Mapping[str, float]) -> bool:
-        return 2 * held.get(tenant, 0.0) < self._shares.fair(tenant, 1) and not self._busy(tenant, held)
+        return self._few(tenant, held) and not self._busy(tenant, held)
 
     def _busy(self, tenant: str, held: Mapping[str, float]) -> bool:
-        fair = self._shares.fair(tenant, 1)
-        return held.get(tenant, 0.0) > fair or self._waiting(tenant) > fair * self._most_slots
+        if held.get(tenant, 0.0) > self._shares.fair(tenant, 1):
+            return True
+        return self._protected < _MOST_PROTECTED and self._has_backlog(tenant)
+
+    def _few(self, tenant: str, held: Mapping[str, float]) -> bool:
+        return 2 * held.get(tenant, 0.0) < self._shares.fair(tenant, 1)
+
+    def _has_backlog(self, tenant: str) -> bool:
+        return self._waiting(tenant) > self._shares.fair(tenant, self._most_slots)
