@@ -46,7 +46,7 @@ SELECT i + 1, printf('tenant-%02d', CASE WHEN i % 3 = 0 THEN 0 ELSE 1 + i % (:te
        CASE WHEN i < :deep THEN :many ELSE 4 END, CASE WHEN i < :deep THEN :many ELSE 4 END, ''
 FROM n
 """
-_VERSIONS = """
+VERSIONS = """
 WITH RECURSIVE k(j) AS (SELECT 1 UNION ALL SELECT j + 1 FROM k WHERE j + 1 <= :many),
 -- Materialised: each row's digest is drawn once, however often it is named.
 drawn AS MATERIALIZED (SELECT t.id, t.created_at, j, lower(hex(randomblob(32))) AS d FROM tasks t, k
@@ -61,7 +61,7 @@ SELECT t.id, j, 'soft_prompt', d, d, lower(hex(randomblob(32))), 100, 512, :base
        '{"accuracy":0.9' || j || ',"loss":0.2}', t.created_at + j, 'key-' || (t.id % 997), NULL, ''
 FROM drawn AS t
 """
-_REST = (
+REST = (
     "INSERT INTO blobs SELECT digest, 204928, 1, NULL FROM versions",
     "INSERT INTO aliases SELECT id, 'live', last_number FROM tasks",
     "INSERT INTO aliases SELECT id, 'canary', 1 FROM tasks WHERE id % 2",
@@ -87,8 +87,8 @@ def fill(folder: Path, count: int) -> dict[str, Any]:
         connection.execute("PRAGMA synchronous=OFF")
         connection.execute("BEGIN")
         connection.execute(_TASKS, numbers)
-        connection.execute(_VERSIONS, numbers | {"base": "b" * 64})
-        for statement in _REST:
+        connection.execute(VERSIONS, numbers | {"base": "b" * 64})
+        for statement in REST:
             connection.execute(statement)
         connection.execute("COMMIT")
         made = {

@@ -190,19 +190,6 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class TaskRecord:
-    """A task with its aliases and the number of its live versions."""
-
-    tenant: str
-    name: str
-    created_at: datetime
-    versions: int
-    latest: int
-    aliases: Mapping[str, int]
-    description: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class AliasMove:
     """One entry of an alias's history, which is ordered oldest first. `version` is None for a removal."""
 
@@ -211,6 +198,35 @@ class AliasMove:
     previous: int | None
     moved_at: datetime
     moved_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveVersion:
+    """What a list says of the version that `@live` names."""
+
+    number: int
+    labels: tuple[str, ...]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """A task with its aliases and the number of its live versions.
+
+    Attributes:
+        live: the version that `@live` names; None where there is no such alias.
+        last_move: of any of its aliases.
+    """
+
+    tenant: str
+    name: str
+    created_at: datetime
+    versions: int
+    latest: int
+    aliases: Mapping[str, int]
+    description: str = ""
+    live: LiveVersion | None = None
+    last_move: AliasMove | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,7 +203,16 @@ class Makers:
             report_every_steps=self._given.report_every_steps, max_minutes=self._given.max_minutes,
             checkpoint_every_minutes=self._given.checkpoint_every_minutes,
         )  # fmt: skip
-        return Training(self.work, self.plan, self._how(), cadence, LICENCE, self.say, self._stop)
+        return Training(
+            self.work,
+            self.plan,
+            self._how(),
+            cadence,
+            LICENCE,
+            self.say,
+            self._stop,
+            self._given.checkpoint_dir,
+        )
 
     def _how(self) -> dict[str, Any]:
         from chorus_server.pretraining.options import ATTENTIONS
@@ -235,6 +244,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--gpu", action="store_true", help="bfloat16 and more rows in a dispatch")
     parser.add_argument("--attention", default="xla", help="xla, fused or cudnn")
     parser.add_argument("--micro-batch-size", type=int, help="rows in a dispatch; default 8, with --gpu 64")
+    parser.add_argument(
+        "--checkpoint-dir",
+        type=Path,
+        help="folder of the checkpoints of the training stages; default: in WORK",
+    )
     parser.add_argument("--checkpoint-every-minutes", type=float, default=5.0)
     parser.add_argument("--report-every-steps", type=int, default=20)
     parser.add_argument("--parts", type=Path, help="at the end, write what ships to this folder, in parts")

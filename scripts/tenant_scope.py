@@ -69,6 +69,7 @@ REASONS = {
     "prompts_store/tasks/counts.py:release_all": _FINISHED,
     "prompts_store/tasks/counts.py:recount": _UPKEEP,
     "prompts_store/tasks/prompts.py:Prompts._no_values": "of blobs, which belong to no tenant",
+    "prompts_store/tasks/rows.py:_LAST_MOVE": _FINISHED,
     "prompts_store/tasks/rows.py:_LATEST": _FINISHED,
     "prompts_store/tasks/rows.py:_NEWEST": _FINISHED,
     "prompts_store/tenants/expiring.py:drop_expired": _UPKEEP,

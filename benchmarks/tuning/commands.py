@@ -64,13 +64,17 @@ class Commands:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Commands]:
-    """A server whose data is in `folder`; a job that an earlier one left goes on by itself."""
+def serving(folder: Path, **settings: str) -> Iterator[Commands]:
+    """A server whose data is in `folder`; a job that an earlier one left goes on by itself.
+
+    Args:
+        settings: others of the server, as in `CHORUS_MODEL="FOLDER"`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    own = {"CHORUS_DATA_DIR": str(folder / "data"), "CHORUS_HTTP_PORT": "0", "CHORUS_LOG_LEVEL": "warning"}
     server = subprocess.Popen(
         tethered([CHORUS, "serve"]),
-        env=os.environ
-        | {"CHORUS_DATA_DIR": str(folder / "data"), "CHORUS_HTTP_PORT": "0", "CHORUS_LOG_LEVEL": "warning"},
+        env=os.environ | own | settings,
         stderr=subprocess.PIPE,
         text=True,
     )

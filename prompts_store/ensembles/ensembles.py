@@ -126,6 +126,12 @@ class Ensembles(Lists):
         """An ensemble with its newest version. NotFoundError: `unknown_ensemble`."""
         return self._shown(_KIND, tenant, name)
 
+    def list_ensemble_versions(
+        self, tenant: str, name: str, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
+    ) -> Page[EnsembleVersion]:
+        """A page of an ensemble's versions, newest first. NotFoundError: `unknown_ensemble`; InvalidError."""
+        return self._versions(_KIND, tenant, name, limit, cursor)
+
     def last_ensemble_number(self, tenant: str, name: str) -> int:
         """The highest version number that an ensemble ever had, even if it was deleted; 0 if the name was
         never used."""
@@ -142,33 +148,57 @@ class Ensembles(Lists):
         self._tombstone(_KIND, tenant, name, deleted_by)
 
     def set_ensemble_alias(
-        self, tenant: str, name: str, alias: str, number: int, *, moved_by: str = ""
+        self,
+        tenant: str,
+        name: str,
+        alias: str,
+        number: int,
+        *,
+        expected: int | None = None,
+        moved_by: str = "",
     ) -> AliasMove:
         """Point an ensemble's alias at one of its versions.
 
+        Args:
+            expected: the version that it names now, 0 if there is no such alias; None for any.
+
         Raises:
             NotFoundError: `unknown_ensemble`, `unknown_version`.
+            ConflictError: `alias_moved`: it names another than `expected`.
         """
-        return self._set_alias(_KIND, tenant, name, alias, number, moved_by)
+        return self._set_alias(_KIND, tenant, name, alias, number, expected, moved_by)
 
     def remove_ensemble_alias(self, tenant: str, name: str, alias: str, *, moved_by: str = "") -> AliasMove:
         """Remove an ensemble's alias. NotFoundError: `unknown_ensemble`, `unknown_alias`."""
         return self._remove_alias(_KIND, tenant, name, alias, moved_by)
 
     def rollback_ensemble(
-        self, tenant: str, name: str, alias: str = LIVE, *, moved_by: str = ""
+        self,
+        tenant: str,
+        name: str,
+        alias: str = LIVE,
+        *,
+        version: int | None = None,
+        expected: int | None = None,
+        moved_by: str = "",
     ) -> AliasMove:
         """Point an ensemble's alias at the version that it named before.
 
+        Args:
+            version: where it is to go, as the record's `back` told it; None for wherever that is now.
+            expected: the version that it names now; None for any.
+
         Raises:
             NotFoundError: `unknown_ensemble`, `unknown_alias`.
-            ConflictError: there is nothing to go back to.
+            ConflictError: there is nothing to go back to; `alias_moved`: it names another version than
+                `expected`, or would go to another than `version`.
         """
-        return self._rolled_back(_KIND, tenant, name, alias, moved_by)
+        return self._rolled_back(_KIND, tenant, name, alias, version, expected, moved_by)
 
-    def ensemble_alias_history(self, tenant: str, name: str) -> list[AliasMove]:
-        """Every move of an ensemble's aliases, oldest first. NotFoundError: `unknown_ensemble`."""
-        return self._history(_KIND, tenant, name)
+    def ensemble_alias_history(self, tenant: str, name: str, *, limit: int | None = None) -> list[AliasMove]:
+        """The newest `limit` moves of an ensemble's aliases, or every move; oldest first. NotFoundError:
+        `unknown_ensemble`."""
+        return self._history(_KIND, tenant, name, limit)
 
 
 def ensemble_digest(members: Sequence[EnsembleMember], vote: str) -> str:

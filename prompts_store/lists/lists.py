@@ -66,6 +66,23 @@ class Lists(StoreBase):
             rows, limit, lambda row: by_name[row.name], lambda row: encode_cursor(owners.name, row.name)
         )
 
+    def _versions(self, kind: ListKind[V], tenant: str, name: str, limit: int, cursor: str | None) -> Page[V]:
+        check_owner(tenant, name, field=kind.word)
+        limit, owners, numbers = check_limit(limit), kind.family.owners, kind.family.versions.c.number
+        before = decode_cursor(kind.family.versions.name, cursor, check_version)
+        with self._database.read(tenant) as connection:
+            find_list(connection, kind, tenant, name)
+            query = live_versions(kind).where(owners.c.tenant == tenant, owners.c.name == name)
+            if before is not None:
+                query = query.where(numbers < before)
+            rows = connection.execute(query.order_by(numbers.desc()).limit(limit + 1)).all()
+            made = list_versions(connection, kind, rows[:limit])
+        by_number = {row.number: version for row, version in zip(rows, made, strict=False)}
+        cursors = kind.family.versions.name
+        return make_page(
+            rows, limit, lambda row: by_number[row.number], lambda row: encode_cursor(cursors, row.number)
+        )
+
     def _tombstone(self, kind: ListKind[V], tenant: str, name: str, deleted_by: str) -> None:
         check_owner(tenant, name, deleted_by, field=kind.word)
         family = kind.family
@@ -90,8 +107,8 @@ class Lists(StoreBase):
         name: str,
         alias: str,
         number: int,
+        expected: int | None,
         moved_by: str,
-        expected: int | None = None,
     ) -> AliasMove:
         check_version(number)
         with self._changing_list(kind, tenant, name, alias, moved_by) as (connection, key):
@@ -118,9 +135,9 @@ class Lists(StoreBase):
         tenant: str,
         name: str,
         alias: str,
+        version: int | None,
+        expected: int | None,
         moved_by: str,
-        version: int | None = None,
-        expected: int | None = None,
     ) -> AliasMove:
         with self._changing_list(kind, tenant, name, alias, moved_by) as (connection, key):
             return aliasing.rollback(
@@ -144,11 +161,11 @@ class Lists(StoreBase):
         with self._database.write(tenant) as connection:
             yield connection, find_list(connection, kind, tenant, name).id
 
-    def _history(self, kind: ListKind[V], tenant: str, name: str) -> list[AliasMove]:
+    def _history(self, kind: ListKind[V], tenant: str, name: str, limit: int | None) -> list[AliasMove]:
         check_owner(tenant, name, field=kind.word)
         with self._database.read(tenant) as connection:
             key = find_list(connection, kind, tenant, name).id
-            return aliasing.history(connection, kind.family, key)
+            return aliasing.history(connection, kind.family, key, limit)
 
 
 def add_version(

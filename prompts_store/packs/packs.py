@@ -121,6 +121,12 @@ class Packs(Lists):
         """A pack with its newest version. NotFoundError: `unknown_pack`."""
         return self._shown(_KIND, tenant, name)
 
+    def list_pack_versions(
+        self, tenant: str, name: str, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
+    ) -> Page[PackVersion]:
+        """A page of a pack's versions, newest first. NotFoundError: `unknown_pack`; InvalidError."""
+        return self._versions(_KIND, tenant, name, limit, cursor)
+
     def last_pack_number(self, tenant: str, name: str) -> int:
         """The highest version number that a pack ever had, even if it was deleted; 0 if the name was
         never used."""
@@ -155,7 +161,7 @@ class Packs(Lists):
             NotFoundError: `unknown_pack`, `unknown_version`.
             ConflictError: `alias_moved`: it names another than `expected`.
         """
-        return self._set_alias(_KIND, tenant, name, alias, number, moved_by, expected)
+        return self._set_alias(_KIND, tenant, name, alias, number, expected, moved_by)
 
     def remove_pack_alias(self, tenant: str, name: str, alias: str, *, moved_by: str = "") -> AliasMove:
         """Remove a pack's alias. NotFoundError: `unknown_pack`, `unknown_alias`."""
@@ -182,11 +188,12 @@ class Packs(Lists):
             ConflictError: there is nothing to go back to; `alias_moved`: it names another version than
                 `expected`, or would go to another than `version`.
         """
-        return self._rolled_back(_KIND, tenant, name, alias, moved_by, version, expected)
+        return self._rolled_back(_KIND, tenant, name, alias, version, expected, moved_by)
 
-    def pack_alias_history(self, tenant: str, name: str) -> list[AliasMove]:
-        """Every move of a pack's aliases, oldest first. NotFoundError: `unknown_pack`."""
-        return self._history(_KIND, tenant, name)
+    def pack_alias_history(self, tenant: str, name: str, *, limit: int | None = None) -> list[AliasMove]:
+        """The newest `limit` moves of a pack's aliases, or every move; oldest first. NotFoundError:
+        `unknown_pack`."""
+        return self._history(_KIND, tenant, name, limit)
 
 
 def _pack_digest(entries: Sequence[PackEntry], unknown_questions: str) -> str:

@@ -135,8 +135,17 @@ def history(
     """The newest moves of all aliases of one name, oldest first; every move without a limit."""
     table = family.moves
     query = select(table).where(table.c.owner_id == owner_id).order_by(table.c.id.desc()).limit(limit)
-    rows = reversed(connection.execute(query).all())
-    return [AliasMove(row.alias, row.number, row.previous, row.moved_at, row.moved_by) for row in rows]
+    return [_move_record(row) for row in reversed(connection.execute(query).all())]
+
+
+def moves_of(connection: Connection, family: Family, move_ids: Sequence[int]) -> dict[int, AliasMove]:
+    """Moves by their keys."""
+    rows = connection.execute(select(family.moves).where(family.moves.c.id.in_(move_ids)))
+    return {row.id: _move_record(row) for row in rows}
+
+
+def _move_record(row: Row[Any]) -> AliasMove:
+    return AliasMove(row.alias, row.number, row.previous, row.moved_at, row.moved_by)
 
 
 def move(

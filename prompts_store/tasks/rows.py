@@ -21,11 +21,25 @@ from sqlalchemy import (
     update,
 )
 
-from prompts_store.database.tables import aliases, calibrations, task_labels, tasks, versions
+from prompts_store.database.tables import (
+    alias_moves,
+    aliases,
+    calibrations,
+    task_labels,
+    tasks,
+    versions,
+)
 from prompts_store.errors import NotFoundError
 from prompts_store.grants import rows as grants
 from prompts_store.names import LIVE
-from prompts_store.records import Calibration, FittedCalibration, PromptManifest, PromptVersion, TaskRecord
+from prompts_store.records import (
+    Calibration,
+    FittedCalibration,
+    LiveVersion,
+    PromptManifest,
+    PromptVersion,
+    TaskRecord,
+)
 from prompts_store.tasks import aliasing
 from prompts_store.tenants import standing
 
@@ -70,6 +84,13 @@ _LATEST = (
     .scalar_subquery()
 )
 
+_LAST_MOVE = (
+    select(func.max(alias_moves.c.id))
+    .where(alias_moves.c.owner_id == tasks.c.id)
+    .correlate(tasks)
+    .scalar_subquery()
+)
+
 TASK_COLUMNS: tuple[ColumnElement[Any], ...] = (
     tasks.c.id,
     tasks.c.tenant,
@@ -78,6 +99,7 @@ TASK_COLUMNS: tuple[ColumnElement[Any], ...] = (
     tasks.c.created_at,
     tasks.c.live_versions,
     func.coalesce(_LATEST, 0).label("latest"),
+    func.coalesce(_LAST_MOVE, 0).label("last_move_id"),
 )
 
 
@@ -132,23 +154,39 @@ def version_record(row: Row[Any]) -> PromptVersion:
     )
 
 
-def task_record(row: Row[Any], aliases: dict[str, int]) -> TaskRecord:
-    """A task, from `TASK_COLUMNS`."""
-    return TaskRecord(
-        tenant=row.tenant,
-        name=row.name,
-        created_at=row.created_at,
-        versions=row.live_versions,
-        latest=row.latest,
-        aliases=aliases,
-        description=row.description,
-    )
-
-
 def task_records(connection: Connection, rows: Sequence[Row[Any]]) -> list[TaskRecord]:
-    """Tasks with their aliases, from rows of `TASK_COLUMNS`."""
-    found = aliasing.current_of(connection, aliasing.TASKS, [row.id for row in rows])
-    return [task_record(row, found.get(row.id, {})) for row in rows]
+    """Tasks with their aliases, live versions and last moves, from rows of `TASK_COLUMNS`. However many they
+    are, they take three statements."""
+    keys = [row.id for row in rows]
+    named = aliasing.current_of(connection, aliasing.TASKS, keys)
+    moves = aliasing.moves_of(connection, aliasing.TASKS, [row.last_move_id for row in rows])
+    live = _live_versions(connection, keys)
+    return [
+        TaskRecord(
+            tenant=row.tenant,
+            name=row.name,
+            created_at=row.created_at,
+            versions=row.live_versions,
+            latest=row.latest,
+            aliases=named.get(row.id, {}),
+            description=row.description,
+            live=live.get(row.id),
+            last_move=moves.get(row.last_move_id),
+        )
+        for row in rows
+    ]
+
+
+def _live_versions(connection: Connection, task_ids: Sequence[int]) -> dict[int, LiveVersion]:
+    """The versions that `@live` names, by the task's key."""
+    at = and_(versions.c.task_id == aliases.c.owner_id, versions.c.number == aliases.c.number)
+    query = (
+        select(versions.c.task_id, versions.c.number, versions.c.labels, versions.c.metrics)
+        .select_from(aliases.join(versions, at))
+        .where(aliases.c.owner_id.in_(task_ids), aliases.c.alias == LIVE)
+    )
+    rows = connection.execute(query)
+    return {row.task_id: LiveVersion(row.number, tuple(row.labels), row.metrics) for row in rows}
 
 
 def find_task(connection: Connection, tenant: str, task: str, *, field: str = "task") -> Row[Any]:

@@ -27,15 +27,18 @@ class Training:
         how: fields of `PretrainingSettings` that decide the speed, for every stage: compute_dtype, attention,
             layout, rows.
         cadence: among other things, the time after which a stage saves and stops.
+        checkpoint_dir: the checkpoints of a stage are in the folder of its name there; None means in the
+            working folder.
         stop: returns true once somebody asked for an end.
     """
 
     def __init__(
         self, work: Path, plan: Plan, how: dict[str, Any], cadence: Cadence, licence: str, say: Say,
-        stop: Callable[[], bool] = lambda: False,
+        stop: Callable[[], bool] = lambda: False, checkpoint_dir: Path | None = None,
     ) -> None:  # fmt: skip
         self._work, self._plan, self._how = work, plan, how
         self._cadence, self._licence, self._say, self._stop = cadence, licence, say, stop
+        self._checkpoint_dir = checkpoint_dir
 
     def pretrain(self, corpus: tuple[Path, ...], held_out_share: float) -> bool:
         """Returns whether it is finished."""
@@ -86,7 +89,8 @@ class Training:
     def _options(self, folder: str, text: TextOptions, **more: Any) -> RunOptions:
         return RunOptions(**{
             "folder": self._work / folder, "text": text, "cadence": self._cadence, "name": self._plan.name,
-            "data_licence": self._licence, "stop": self._stop, **more,
+            "data_licence": self._licence, "stop": self._stop,
+            "checkpoint_dir": self._checkpoint_dir and self._checkpoint_dir / folder, **more,
         })  # fmt: skip
 
 

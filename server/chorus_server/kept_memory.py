@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-LARGEST = 2**29
+_LARGEST = 2**29
 """Bytes of the largest block that is kept, and of the free end of the heap that is."""
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
@@ -27,6 +27,6 @@ def keep_freed_memory() -> bool:
     library: Any = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):
         return False
-    for number, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, LARGEST), (_TRIM_THRESHOLD, LARGEST)):
+    for number, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _LARGEST), (_TRIM_THRESHOLD, _LARGEST)):
         library.mallopt(number, value)
     return True

@@ -172,9 +172,11 @@ class FakeChorus:
             200, json={"ensembles": [v[-1] for v in self.ensembles.values()], "next_cursor": None}
         )
 
-    def ensemble_create(self, request: httpx2.Request, name: str) -> httpx2.Response:
-        asked = json.loads(request.content)
+    def ensemble_versions(self, request: httpx2.Request, name: str) -> httpx2.Response:
         made = self.ensembles.setdefault(name, [])
+        if request.method == "GET":
+            return httpx2.Response(200, json={"versions": made[::-1], "next_cursor": None})
+        asked = json.loads(request.content)
         weights = asked["weights"] or [1.0] * len(asked["tasks"])
         members = [
             {"task": t, "version": 1, "weight": w} for t, w in zip(asked["tasks"], weights, strict=True)
@@ -373,7 +375,7 @@ ROUTES = (
     (r"/v1/tasks/([^/]+)/aliases/([^/]+)", "alias"),
     (r"/v1/tasks/([^/]+)/rollback", "rollback"),
     (r"/v1/ensembles", "ensemble_list"),
-    (r"/v1/ensembles/([^/]+)/versions", "ensemble_create"),
+    (r"/v1/ensembles/([^/]+)/versions", "ensemble_versions"),
     (r"/v1/ensembles/([^/]+)", "ensemble_one"),
     (r"/v1/model", "model"),
     (r"/v1/usage", "usage"),

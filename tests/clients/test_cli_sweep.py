@@ -152,7 +152,8 @@ def test_recipes_are_told_by_the_knobs_in_which_they_differ() -> None:
     recipes = [
         {"steps": 9, "learning_rate": 0.1, "micro_batch_size": 4},
         {},
-        {"steps": 9, "learning_rate": 3},
+        {"steps": 9, "learning_rate": 3, "initialiser_text": None, "loss_reduction": "sum"},
     ]
-    assert [knobs_text(each) for each in differing(recipes)] == ["learning_rate=0.1", "", "learning_rate=3"]
+    told = ["learning_rate=0.1", "", "learning_rate=3 loss_reduction=sum"]
+    assert [knobs_text(each) for each in differing(recipes)] == told
     assert spread_text({"mean": 0.5, "deviation": None}) == "0.5" and spread_text(None) is None

@@ -159,6 +159,19 @@ def test_classify_and_ensemble(real: Client) -> None:
     assert by_name.ensemble is not None and by_name.ensemble.task == "default/three"
     assert real.ensembles.get("three@1").digest == real.ensembles.get("default/three@live").digest
     assert "default/three" in {ensemble.ensemble for ensemble in real.ensembles.list()}
+    second = real.ensembles.create("three", members)
+    assert [each.version for each in real.ensembles.versions("default/three")] == [2, 1]
+    assert real.ensembles.promote("three", second.version, expected=1).previous == 1
+    with pytest.raises(errors.ConflictError, match="moved meanwhile"):
+        real.ensembles.promote("three", 1, expected=1)
+    assert real.ensembles.get("three").back == {"live": 1}
+    found = real.ensembles.aliases("three", limit=1)
+    assert (found.aliases, found.back) == ({"live": 2}, {"live": 1})
+    assert [(move.alias, move.previous, move.version) for move in found.history] == [("live", 1, 2)]
+    assert real.ensembles.rollback("three", version=1, expected=2).version == 1
+    real.ensembles.promote("three", 2, "next")
+    real.ensembles.remove_alias("three", "next")
+    assert [move.version for move in real.ensembles.aliases("three").history] == [1, 2, 1, 2, None]
     real.ensembles.delete("three")
     with pytest.raises(errors.NotFoundError):
         real.ensembles.get("three")
@@ -248,6 +261,11 @@ def test_the_command_against_the_server(api: ApiServer, tmp_path: Path) -> None:
     command(api, "ensemble", "create", "cli-both", "cli@2", "cli@live")
     assert "(agreement " in command(api, "ensemble", "vote", "cli-both", "good film").stdout
     assert "default/cli-both@1" in command(api, "ensemble", "show", "cli-both").stdout
+    command(api, "ensemble", "create", "cli-both", "cli@2")
+    assert "cli@2" in command(api, "ensemble", "versions", "cli-both").stdout
+    assert "now version 2 (was 1)" in command(api, "ensemble", "promote", "cli-both", "2").stdout
+    assert "now version 1" in command(api, "ensemble", "rollback", "cli-both").stdout
+    assert command(api, "ensemble", "aliases", "cli-both").stdout.count("live") == 4
     assert "norm" in command(api, "tasks", "neighbors", "cli").stdout
     assert "ready" in command(api, "status").stdout
     assert command(api, "ensemble", "delete", "cli-both", "--yes").stdout == "cli-both deleted\n"
@@ -288,6 +306,8 @@ def test_packs_and_decisions(real: Client) -> None:
     assert real.packs.rollback("default/desk").version == 1
     real.packs.promote("desk", 2, "next")
     real.packs.remove_alias("desk", "next")
+    assert [each.version for each in real.packs.versions("desk")] == [2, 1]
+    assert [move.version for move in real.packs.aliases("desk", limit=2).history] == [2, None]
     assert [pack.pack for pack in real.packs.list()] == ["default/desk"]
     assert real.packs.share("desk", "birch").rights == ["infer"]
     assert [grant.grantee for grant in real.packs.grants("desk")] == ["birch"]
@@ -318,6 +338,10 @@ def test_packs_on_the_command_line(api: ApiServer, real: Client) -> None:
         "cli-desk@live is now version 2 (was 1)\n"
     )
     assert "version 1" in command(api, "packs", "rollback", "cli-desk").stdout
+    command(api, "packs", "promote", "cli-desk", "2", "--alias", "next")
+    assert "next" in command(api, "packs", "aliases", "cli-desk").stdout
+    command(api, "packs", "aliases", "cli-desk", "--remove", "next")
+    assert "happy" in command(api, "packs", "versions", "cli-desk").stdout
     assert "default/cli-desk" in command(api, "packs", "list").stdout
     assert "refuse" in command(api, "packs", "show", "cli-desk@1").stdout
     assert "birch" in command(api, "packs", "share", "cli-desk", "--with", "birch").stdout

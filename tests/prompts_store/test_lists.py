@@ -71,6 +71,41 @@ def test_a_list_shows_what_each_task_is(store: PromptStore) -> None:
     assert store.get_task("acme", "a").aliases == {"live": 1, "canary": 2}
 
 
+def test_a_list_tells_the_live_version_and_the_last_move_of_each_task(store: PromptStore) -> None:
+    publish(store, "a", labels=("yes", "no"))
+    publish(store, "a", 2, labels=("good", "bad"))
+    publish(store, "b")
+    store.set_alias("acme", "a", "live", 2, moved_by="ann")
+    store.remove_alias("acme", "b", "live", moved_by="bob")
+    a, b = store.list_tasks("acme").items
+    assert a.live is not None and (a.live.number, a.live.labels) == (2, ("good", "bad"))
+    assert a.live.metrics == store.get_version("acme", "a", 2).metrics
+    assert a.last_move == store.alias_history("acme", "a")[-1]
+    assert a.last_move is not None and (a.last_move.version, a.last_move.moved_by) == (2, "ann")
+    assert b.live is None and b.last_move is not None
+    assert (b.last_move.version, b.last_move.moved_by) == (None, "bob")
+    store.delete_task("acme", "b")
+    assert [task.name for task in store.list_tasks("acme").items] == ["a"]
+
+
+def test_a_long_page_takes_as_many_statements_as_a_short_one(disk_store: PromptStore) -> None:
+    for number in range(30):
+        publish(disk_store, f"t{number}")
+    engine, taken = disk_store._database.engine, []
+
+    def note(connection: Any, dbapi: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        taken.append(statement)
+
+    event.listen(engine, "before_cursor_execute", note)
+    counts = []
+    for limit in (2, 30):
+        taken.clear()
+        assert len(disk_store.list_tasks("acme", limit=limit).items) == limit
+        counts.append(len([each for each in taken if each.startswith("SELECT")]))
+    event.remove(engine, "before_cursor_execute", note)
+    assert counts == [4, 4]
+
+
 def test_the_label_filter_follows_live(store: PromptStore) -> None:
     publish(store, "a", labels=("yes", "no"))
     publish(store, "b", labels=("yes", "maybe"))

@@ -95,8 +95,11 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "corpus.txt").write_text(text)
     first = make(folder, "--stages", "collect,pretrain,adapt,mix,store", "--corpus", folder / "corpus.txt",
                  "--held-out-share", 0.25, "--attention", "dense",
+                 "--checkpoint-dir", folder / "kept-state",
                  "--parts", folder / "out", "--part-bytes", 20_000)  # fmt: skip
     assert first.returncode == 0, first.stderr
+    stages = sorted(path.parent.name for path in (folder / "kept-state").glob("*/[0-9]*"))
+    assert stages == ["adapted", "mixed", "pretrained"]
     second = make(folder, "--corpus", folder / "corpus.txt", "--held-out-share", 0.25)
     assert second.returncode == 0, second.stderr
     assert second.stderr.count("finished already") == 3, "a finished stage costs nothing; xla is dense"

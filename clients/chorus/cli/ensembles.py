@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from chorus.cli import grants
+from chorus.cli import grants, moves
 from chorus.cli.changing import delete_if_sure
 from chorus.cli.inference import priority_option, special_tokens_option
 from chorus.cli.output import clean, print_error, print_facts, print_json, print_table
@@ -66,6 +66,28 @@ def show(session: Session, name: str) -> None:
     """Show NAME, NAME@3 or NAME@alias."""
     with session.client() as client:
         _show(session, client.ensembles.get(name))
+
+
+@ensemble.command()
+@click.argument("name")
+@with_session
+def versions(session: Session, name: str) -> None:
+    """List the versions of NAME, newest first."""
+    with session.client() as client:
+        found = client.ensembles.versions(name)
+    if session.as_json:
+        print_json({"versions": found})
+        return
+    rows = (
+        (
+            e.version,
+            [alias for alias, at in e.aliases.items() if at == e.version],
+            [f"{m.task}@{m.version}" for m in e.members],
+            e.created_at,
+        )
+        for e in found
+    )
+    print_table(("#version", "aliases", "members", "created"), rows)
 
 
 @ensemble.command()
@@ -134,5 +156,8 @@ def _tell_votes(session: Session, answer: EnsembleResponse) -> None:
             click.echo(f"{clean(item.answer)}  (agreement {item.agreement:.0%}: {counts})")
 
 
-for command in grants.commands("ensembles", "NAME", "the ensemble NAME with its members"):
+for command in (
+    *moves.commands("ensembles", "NAME"),
+    *grants.commands("ensembles", "NAME", "the ensemble NAME with its members"),
+):
     ensemble.add_command(command)

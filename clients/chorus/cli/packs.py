@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from chorus.cli import grants
-from chorus.cli.changing import delete_if_sure, tell_move
+from chorus.cli import grants, moves
+from chorus.cli.changing import delete_if_sure
 from chorus.cli.output import print_facts, print_json, print_table
 from chorus.cli.session import Session, with_session
 from chorus.types import Pack
@@ -119,37 +119,19 @@ def show(session: Session, name: str) -> None:
 
 @packs.command()
 @click.argument("name")
-@click.argument("version", type=click.IntRange(min=1))
-@click.option("--alias", default="live", show_default=True)
 @with_session
-def promote(session: Session, name: str, version: int, alias: str) -> None:
-    """Point an alias of NAME at VERSION."""
+def versions(session: Session, name: str) -> None:
+    """List the versions of NAME, newest first."""
     with session.client() as client:
-        tell_move(session, name, client.packs.promote(name, version, alias))
-
-
-@packs.command()
-@click.argument("name")
-@click.option("--alias", default="live", show_default=True)
-@with_session
-def rollback(session: Session, name: str, alias: str) -> None:
-    """Point an alias of NAME back to the version before its last move."""
-    with session.client() as client:
-        tell_move(session, name, client.packs.rollback(name, alias))
-
-
-@packs.command("remove-alias")
-@click.argument("name")
-@click.argument("alias")
-@with_session
-def remove_alias(session: Session, name: str, alias: str) -> None:
-    """Remove ALIAS of NAME; its version stays."""
-    with session.client() as client:
-        client.packs.remove_alias(name, alias)
+        found = client.packs.versions(name)
     if session.as_json:
-        print_json({"removed": f"{name}@{alias}"})
-    else:
-        click.echo(f"{name}@{alias} removed")
+        print_json({"versions": found})
+        return
+    rows = (
+        (p.version, [a for a, at in p.aliases.items() if at == p.version], list(p.questions), p.created_at)
+        for p in found
+    )
+    print_table(("#version", "aliases", "questions", "created"), rows)
 
 
 @packs.command()
@@ -161,5 +143,8 @@ def delete(session: Session, name: str, yes: bool) -> None:
     delete_if_sure(session, name, yes, lambda client: client.packs.delete(name))
 
 
-for command in grants.commands("packs", "NAME", "the pack NAME with its versions"):
+for command in (
+    *moves.commands("packs", "NAME"),
+    *grants.commands("packs", "NAME", "the pack NAME with its versions"),
+):
     packs.add_command(command)

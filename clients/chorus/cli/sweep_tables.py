@@ -58,11 +58,11 @@ def spread_text(spread: Mapping[str, Any] | None) -> str | None:
 
 def differing(recipes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Of each recipe the knobs that are not the same in all of those that are known. How many examples a
-    dispatch had is settled by the server, and left out."""
+    dispatch had is settled by the server, and left out; so is a knob where a recipe has none."""
     known = [recipe for recipe in recipes if recipe]
     names = dict.fromkeys(name for recipe in known for name in recipe if name != "micro_batch_size")
     differ = [name for name in names if any(each.get(name) != known[0].get(name) for each in known)]
-    return [{name: recipe.get(name) for name in differ} if recipe else {} for recipe in recipes]
+    return [{name: recipe[name] for name in differ if recipe.get(name) is not None} for recipe in recipes]
 
 
 def knobs_text(knobs: Mapping[str, Any]) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import click
 
-from chorus.cli import calibrate, grants, hub, task_files, task_moves
+from chorus.cli import calibrate, grants, hub, moves, task_files
+from chorus.cli.changing import delete_if_sure
 from chorus.cli.output import print_facts, print_json, print_table
 from chorus.cli.session import Session, with_session
 from chorus.cli.sweep_tables import differing, knobs_text
+from chorus.client import Client
 from chorus.routes.references import parse
-from chorus.types import Version
+from chorus.types import Task, Version
 
 
 @click.group()
@@ -28,8 +32,15 @@ def list_(session: Session, prefix: str | None, label: str | None) -> None:
     if session.as_json:
         print_json({"tasks": found})
         return
-    rows = ((task.task, task.versions, task.latest, task.aliases, task.description) for task in found)
-    print_table(("task", "#versions", "#latest", "aliases", "description"), rows, empty="There are no tasks.")
+    heads = ("task", "#versions", "#latest", "aliases", "quality", "moved", "by", "description")
+    print_table(heads, map(_row, found), empty="There are no tasks.")
+
+
+def _row(task: Task) -> tuple[object, ...]:
+    """With the first metric of the live version, and the newest move of an alias."""
+    quality = dict(islice(task.live.metrics.items(), 1)) if task.live else {}
+    moved = (task.last_move.moved_at, task.last_move.moved_by) if task.last_move else (None, None)
+    return (task.task, task.versions, task.latest, task.aliases, quality, *moved, task.description)
 
 
 @tasks.command()
@@ -46,9 +57,19 @@ def show(session: Session, task: str) -> None:
     if session.as_json:
         print_json(shown)
         return
-    facts = shown.model_dump(include={"task", "description", "created_at", "versions", "latest", "aliases"})
     print_facts(
-        {name: facts[name] for name in ("task", "description", "created_at", "versions", "latest", "aliases")}
+        {
+            "task": shown.task,
+            "description": shown.description,
+            "created": shown.created_at,
+            "versions": shown.versions,
+            "latest": shown.latest,
+            "aliases": shown.aliases,
+            "labels": shown.live.labels if shown.live else None,
+            "metrics": shown.live.metrics if shown.live else None,
+            "moved": shown.last_move.moved_at if shown.last_move else None,
+            "moved by": shown.last_move.moved_by if shown.last_move else None,
+        }
     )
 
 
@@ -81,14 +102,41 @@ def versions(session: Session, task: str) -> None:
 )
 @with_session
 def neighbors(session: Session, task: str, top_k: int) -> None:
-    """Show the vocabulary pieces nearest to each row of TASK's prompt (TASK@live, TASK@3)."""
+    """Show the pieces nearest to each row of TASK's prompt (TASK@live, TASK@3), and how far training moved
+    it."""
     with session.client() as client:
         found = client.tasks.neighbors(task, top_k=top_k)
     if session.as_json:
         print_json(found)
         return
-    rows = ((r.row, r.norm, [f"{n.piece} {n.cosine:.2f}" for n in r.neighbors]) for r in found.rows)
-    print_table(("#row", "#norm", "nearest pieces"), rows)
+    rows = (
+        (
+            r.row,
+            r.norm,
+            r.moved.distance if r.moved else None,
+            [f"{n.piece} {n.cosine:.2f}" for n in r.neighbors],
+        )
+        for r in found.rows
+    )
+    print_table(("#row", "#norm", "#moved", "nearest pieces"), rows)
+
+
+@tasks.command()
+@click.argument("task")
+@click.option("--version", type=click.IntRange(min=1), help="Delete only this version.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@with_session
+def delete(session: Session, task: str, version: int | None, yes: bool) -> None:
+    """Delete TASK with all its versions, or one version."""
+    what = task if version is None else f"{task}@{version}"
+
+    def remove(client: Client) -> None:
+        if version is None:
+            client.tasks.delete(task)
+        else:
+            client.tasks.delete_version(task, version)
+
+    delete_if_sure(session, what, yes, remove)
 
 
 def version_facts(version: Version) -> dict[str, object]:
@@ -113,10 +161,7 @@ for command in (
     task_files.push,
     task_files.pull,
     hub.push_hub,
-    task_moves.promote,
-    task_moves.rollback,
-    task_moves.aliases,
-    task_moves.delete,
+    *moves.commands("tasks", "TASK"),
     calibrate.calibrations,
     *grants.commands("tasks", "TASK", "TASK"),
 ):

@@ -1,10 +1,17 @@
-"""The calls that move the aliases of a task or of a pack, and those that ask for one of its versions."""
+"""The calls that show and move the aliases of a task, an ensemble or a pack, and those that ask for one of
+its versions."""
 
 from __future__ import annotations
 
 from chorus.routes import references
-from chorus.types import AliasMove
-from chorus.wire import Call, Request, encode_json, model_of, nothing
+from chorus.types import Aliases, AliasMove
+from chorus.wire import Call, Request, encode_json, model_of, nothing, query_of
+
+
+def aliases_shown(path: str, named: references.Named, limit: int | None) -> Call[Aliases]:
+    """The aliases of what has this path, and their history."""
+    query = named.query + query_of(limit=limit)
+    return Call(Request("GET", f"{path}/aliases", query, repeatable=True), model_of(Aliases))
 
 
 def alias_promoted(

@@ -8,10 +8,16 @@ from typing import Any
 from chorus.errors import InvalidArgumentError
 from chorus.methods import Method
 from chorus.routes import references
-from chorus.routes.moves import alias_promoted, alias_removed, alias_rolled_back, query_of_version
+from chorus.routes.moves import (
+    alias_promoted,
+    alias_removed,
+    alias_rolled_back,
+    aliases_shown,
+    query_of_version,
+)
 from chorus.routes.paging import PAGE, every
 from chorus.routes.tasks import get_page
-from chorus.types import AliasMove, Pack, PackPage
+from chorus.types import Aliases, AliasMove, Pack, PackPage, PackVersionPage
 from chorus.wire import Call, Request, Steps, encode_json, model_of, nothing, query_of
 
 
@@ -71,10 +77,45 @@ def get_pack(name: str) -> Call[Pack]:
     return Call(get_page(_path(named), query_of_version(named)), model_of(Pack))
 
 
+def list_pack_versions(
+    name: str, *, limit: int | None = None, cursor: str | None = None
+) -> Call[PackVersionPage]:
+    """One page of a pack's versions, newest first.
+
+    Args:
+        name: the pack.
+        limit: at most 500; default 50.
+        cursor: `next_cursor` of the previous page.
+    """
+    named = references.parse_whole(name, "pack")
+    query = named.query + query_of(limit=limit, cursor=cursor)
+    return Call(get_page(_path(named, "versions"), query), model_of(PackVersionPage))
+
+
+def all_pack_versions(name: str) -> Steps[list[Pack]]:
+    """Every version of a pack, newest first; fetches page after page."""
+    return (
+        yield from every(
+            lambda cursor: list_pack_versions(name, limit=PAGE, cursor=cursor), lambda page: page.versions
+        )
+    )
+
+
 def delete_pack(name: str) -> Call[None]:
     """Delete a pack with all its versions."""
     named = references.parse_whole(name, "pack")
     return Call(Request("DELETE", _path(named), named.query), nothing)
+
+
+def pack_aliases(name: str, *, limit: int | None = None) -> Call[Aliases]:
+    """A pack's aliases, where a rollback of each would lead, and the history of their moves.
+
+    Args:
+        name: the pack.
+        limit: only the newest moves, at most 500; default every move.
+    """
+    named = references.parse_whole(name, "pack")
+    return aliases_shown(_path(named), named, limit)
 
 
 def promote_pack(
@@ -109,7 +150,7 @@ def rollback_pack(
     Args:
         name: the pack.
         alias: the alias.
-        version: go there or nowhere, as the pack's `back` told it.
+        version: go there or nowhere, as `back` of `aliases(name)` told it.
         expected: move it only if it names this version now.
 
     Raises:
@@ -128,6 +169,9 @@ class PackMethods:
     page = Method(list_pack_page)
     get = Method(get_pack)
     delete = Method(delete_pack)
+    versions = Method(all_pack_versions)
+    versions_page = Method(list_pack_versions)
+    aliases = Method(pack_aliases)
     promote = Method(promote_pack)
     remove_alias = Method(remove_pack_alias)
     rollback = Method(rollback_pack)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from chorus.errors import InvalidArgumentError, NotFoundError
 from chorus.methods import Method
 from chorus.routes import references
-from chorus.routes.moves import alias_promoted, alias_removed, alias_rolled_back
+from chorus.routes.moves import alias_promoted, alias_removed, alias_rolled_back, aliases_shown
 from chorus.routes.paging import PAGE, every
 from chorus.types import Aliases, AliasMove, Neighbors, Task, TaskPage
 from chorus.wire import Call, Request, Steps, model_of, nothing, query_of
@@ -75,8 +75,7 @@ def aliases(task: str, *, limit: int | None = None) -> Call[Aliases]:
         limit: only the newest moves, at most 500; default every move.
     """
     named = references.parse_whole(task)
-    query = named.query + query_of(limit=limit)
-    return Call(get_page(task_path(named, "aliases"), query), model_of(Aliases))
+    return aliases_shown(task_path(named), named, limit)
 
 
 def promote(

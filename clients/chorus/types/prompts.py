@@ -43,24 +43,6 @@ class Version(Wire):
     notes: Annotated[list[str], BeforeValidator(lambda notes: notes or [])] = Field(default_factory=list)
 
 
-class Task(Wire):
-    """A task with the number of its live versions and where its aliases point."""
-
-    task: str
-    description: str = ""
-    created_at: datetime
-    versions: int
-    latest: int | None = None
-    aliases: dict[str, int] = Field(default_factory=dict)
-
-
-class TaskPage(Wire):
-    """Part of the list of tasks. `next_cursor` is None on the last page."""
-
-    tasks: list[Task]
-    next_cursor: str | None = None
-
-
 class VersionPage(Wire):
     """Part of a task's versions, newest first."""
 
@@ -83,8 +65,41 @@ class AliasHistoryEntry(AliasMove):
     moved_by: str = ""
 
 
+class LiveVersion(Wire):
+    """The version that `live` names, in short: `tasks.version` has all of it."""
+
+    version: int
+    labels: list[str] = Field(default_factory=list)
+    metrics: dict[str, float] = Field(default_factory=dict)
+
+
+class Task(Wire):
+    """A task with the number of its live versions and where its aliases point.
+
+    Attributes:
+        live: None if it has no alias `live`.
+        last_move: the newest move of any of its aliases.
+    """
+
+    task: str
+    description: str = ""
+    created_at: datetime
+    versions: int
+    latest: int | None = None
+    aliases: dict[str, int] = Field(default_factory=dict)
+    live: LiveVersion | None = None
+    last_move: AliasHistoryEntry | None = None
+
+
+class TaskPage(Wire):
+    """Part of the list of tasks. `next_cursor` is None on the last page."""
+
+    tasks: list[Task]
+    next_cursor: str | None = None
+
+
 class Aliases(Wire):
-    """A task's aliases, and their moves, oldest first.
+    """The aliases of a task, an ensemble or a pack, and their moves, oldest first.
 
     Attributes:
         back: to which version a rollback of each alias would go; without those that have nothing to go back
@@ -104,12 +119,25 @@ class Neighbor(Wire):
     cosine: float
 
 
+class RowMovement(Wire):
+    """A prompt row against the values that its training began with."""
+
+    cosine: float
+    distance: float
+
+
 class RowNeighbors(Wire):
-    """The nearest pieces of one prompt row, nearest first."""
+    """The nearest pieces of one prompt row, nearest first.
+
+    Attributes:
+        moved: since the training's first step; None if the version's lineage does not tell with which values
+            it began.
+    """
 
     row: int
     norm: float
     neighbors: list[Neighbor]
+    moved: RowMovement | None = None
 
 
 class Neighbors(Wire):
@@ -129,7 +157,11 @@ class Member(Wire):
 
 
 class Ensemble(Wire):
-    """One immutable version of a stored ensemble."""
+    """One immutable version of a stored ensemble.
+
+    Attributes:
+        back: to which version a rollback of each alias would go.
+    """
 
     ensemble: str
     version: int
@@ -138,6 +170,7 @@ class Ensemble(Wire):
     digest: str
     created_at: datetime
     aliases: dict[str, int] = Field(default_factory=dict)
+    back: dict[str, int] = Field(default_factory=dict)
 
 
 class PackQuestion(Wire):
@@ -167,10 +200,24 @@ class Pack(Wire):
     back: dict[str, int] = Field(default_factory=dict)
 
 
+class PackVersionPage(Wire):
+    """Part of a pack's versions, newest first."""
+
+    versions: list[Pack]
+    next_cursor: str | None = None
+
+
 class PackPage(Wire):
     """Part of the list of packs."""
 
     packs: list[Pack]
+    next_cursor: str | None = None
+
+
+class EnsembleVersionPage(Wire):
+    """Part of an ensemble's versions, newest first."""
+
+    versions: list[Ensemble]
     next_cursor: str | None = None
 
 

@@ -54,11 +54,27 @@ class Look:
         return [{name: value[:most] for name, value in row.items()} for row in self.first]
 
 
-def look(content: bytes, name: str, *, answered: bool = True) -> Look:
+@dataclass(frozen=True, slots=True)
+class Like:
+    """What a file must have because another one has it.
+
+    Attributes:
+        columns: these, and maybe others.
+        target: the column of the answers.
+        labels: what an answer may be; empty for any.
+    """
+
+    columns: tuple[str, ...]
+    target: str
+    labels: frozenset[str]
+
+
+def look(content: bytes, name: str, *, answered: bool = True, like: Like | None = None) -> Look:
     """Read a whole file, a row at a time.
 
     Args:
         answered: whether its rows have an answer beside an input.
+        like: what another file has.
 
     Raises:
         HTTPException: 400, it is no table at all, or has more columns than a page can show.
@@ -71,7 +87,10 @@ def look(content: bytes, name: str, *, answered: bool = True) -> Look:
         found.rows += 1
         if found.rows <= _SHOWN:
             found.first.append(row)
-        answer = row[_target(found.columns)]
+        if like is not None and (problem := _unlike(row, like)):
+            _note(found, f"Row {found.rows}: {problem}")
+            continue
+        answer = row[_target(found.columns) if like is None else like.target]
         if not answer and not empty:
             empty = found.rows
         if len(counts) <= MOST_LABELS or answer in counts:
@@ -84,7 +103,7 @@ def look(content: bytes, name: str, *, answered: bool = True) -> Look:
         return found
     if not answered:
         return found
-    found.target = _target(found.columns)
+    found.target = _target(found.columns) if like is None else like.target
     if empty:
         found.problems.append(f"Row {empty}: {found.target} is empty.")
     if 2 <= len(counts) <= MOST_LABELS and max(map(len, counts)) <= _LONGEST_LABEL:
@@ -93,6 +112,18 @@ def look(content: bytes, name: str, *, answered: bool = True) -> Look:
     one = len(others) == 1
     found.template = f"{{{others[0]}}}" if one else " ".join(f"{name}: {{{name}}}" for name in others)
     return found
+
+
+def _unlike(row: Row, like: Like) -> str:
+    """What a row lacks that those of another file have; empty if nothing."""
+    if missing := [column for column in like.columns if column not in row]:
+        return f"there is no column {missing[0]}, which the training file has."
+    answer = row[like.target]
+    return (
+        ""
+        if not like.labels or answer in like.labels or not answer
+        else (f"the answer {answer[:_LONGEST_LABEL]!r} is not among the labels.")
+    )
 
 
 def rows_of(content: bytes, name: str, found: Look) -> Iterator[Row]:

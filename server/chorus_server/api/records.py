@@ -103,6 +103,14 @@ def task_json(task: TaskRecord) -> dict[str, Any]:
         "versions": task.versions,
         "latest": task.latest,
         "aliases": dict(task.aliases),
+        "live": None
+        if task.live is None
+        else {
+            "version": task.live.number,
+            "labels": list(task.live.labels),
+            "metrics": dict(task.live.metrics),
+        },
+        "last_move": None if task.last_move is None else history_json(task.last_move),
     }
 
 
@@ -116,8 +124,8 @@ def history_json(move: AliasMove) -> dict[str, Any]:
     return {**move_json(move), "moved_at": move.moved_at, "moved_by": move.moved_by}
 
 
-def ensemble_json(ensemble: EnsembleVersion, aliases: Mapping[str, int]) -> dict[str, Any]:
-    """One version of an ensemble."""
+def ensemble_json(ensemble: EnsembleVersion, record: ListRecord[EnsembleVersion]) -> dict[str, Any]:
+    """One version of an ensemble, of which the record tells where its aliases point."""
     return {
         "ensemble": f"{ensemble.tenant}/{ensemble.name}",
         "version": ensemble.number,
@@ -128,7 +136,8 @@ def ensemble_json(ensemble: EnsembleVersion, aliases: Mapping[str, int]) -> dict
         ],
         "digest": ensemble.digest,
         "created_at": ensemble.created_at,
-        "aliases": dict(aliases),
+        "aliases": dict(record.aliases),
+        "back": dict(record.back),
     }
 
 

@@ -85,7 +85,7 @@ def measures_of(shares: Sequence[Sequence[float]], truth: Sequence[int]) -> Meas
         brier=square / rows,
         nll=-likelihood / rows,
         bins=bins,
-        risk_coverage=tuple(_coverage(tops, hits, wanted) for wanted in WANTED_ACCURACIES),
+        risk_coverage=risk_coverage(tops, hits),
     )
 
 
@@ -114,6 +114,12 @@ def _bins(tops: Sequence[float], hits: Sequence[bool]) -> tuple[Bin, ...]:
         confidence = sum(top for _, top, _ in some) / len(some)
         found.append(Bin(len(some), confidence, sum(hit for *_, hit in some) / len(some)))
     return tuple(found)
+
+
+def risk_coverage(tops: Sequence[float], hits: Sequence[bool]) -> tuple[Coverage, ...]:
+    """What can be answered at each of `WANTED_ACCURACIES`, given how sure each answer is and whether it is
+    right."""
+    return tuple(_coverage(tops, hits, wanted) for wanted in WANTED_ACCURACIES)
 
 
 def _coverage(tops: Sequence[float], hits: Sequence[bool], wanted: float) -> Coverage:

@@ -129,6 +129,9 @@ def cadence_options(command: Callable[..., None]) -> Callable[..., None]:
 def run_options(command: Callable[..., None]) -> Callable[..., None]:
     """The rest."""
     return _together([
+        click.option("--checkpoint-dir", type=click.Path(file_okay=False, path_type=Path),
+            help="Folder of the checkpoints, from which the same command continues; it may be on a disk that "
+            "outlives the machine. Default: FOLDER/state."),
         click.option("--name", default="", help="Name of the model."),
         click.option("--data-licence", default="", help="Licence of the text, for the model card."),
         click.option("--model-devices", type=click.IntRange(min=1), default=1, show_default=True,

@@ -16,7 +16,7 @@ import fcntl
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -59,6 +59,7 @@ class RunOptions:
         name: name of the model.
         data_licence: licence of the text, for the card.
         model_devices: devices that share each weight; the others share the rows.
+        checkpoint_dir: where the checkpoints are; None means `state` in the run's folder.
         background_checkpoints: whether to write them while training goes on.
         stop: returns true once somebody asked the run to end.
     """
@@ -71,9 +72,15 @@ class RunOptions:
     name: str = ""
     data_licence: str = ""
     model_devices: int = 1
+    checkpoint_dir: Path | None = None
     background_checkpoints: bool = True
     cadence: Cadence
     stop: Callable[[], bool] = lambda: False
+
+    @property
+    def state(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.checkpoint_dir or self.folder / "state"
 
 
 @dataclass(frozen=True)
@@ -148,7 +155,10 @@ def run_adaptation(
 
 
 def _run(start: Start, options: RunOptions, settings: PretrainingSettings, say: Say) -> PretrainingEnding:
-    with _alone(options.folder):
+    options.state.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as alone:
+        for folder in {options.folder.resolve(), options.state.resolve()}:
+            alone.enter_context(_alone(folder))
         return _run_alone(start, options, settings, say)
 
 
@@ -181,13 +191,15 @@ def _run_alone(
         start.config, settings, make_mesh(options.model_devices, settings.micro_batch_size)
     )
     checkpoints = Checkpoints(
-        options.folder / "state",
+        options.state,
         _identity(start, source, settings),
         background=options.background_checkpoints,
     )
     try:
-        state = _state(start, programs, checkpoints, say)
         curve = Curve(options.folder / "curve.jsonl")
+        state = _state(start, programs, checkpoints, say)
+        if state.step == 0 and curve.lines():
+            say(f"no checkpoint in {options.state}: starting again")
         trainer = Trainer(
             programs, source, settings, options.cadence, state, checkpoints, curve, say,
             milestones=_milestones(start, options, settings, say), stop=options.stop,

@@ -131,6 +131,9 @@ def things(one_site: Site) -> dict[str, str]:
         client.packs.create("drawer", {"mood": "sentiment@1"})
         client.packs.create("drawer", {"mood": "sentiment@3", "tone": "sentiment@1"})
         client.packs.promote("drawer", 2)
+        client.ensembles.create("panel", ["sentiment@1", "sentiment@2"])
+        client.ensembles.create("panel", ["sentiment@1", "sentiment@3"], weights=[1, 2])
+        client.ensembles.promote("panel", 2)
         client.tasks.share("sentiment", "fir")
         rows = [{"text": "a joyless mess", "label": "negative"}, {"text": "funny", "label": "positive"}]
         job = client.evaluations.wait(client.evaluations.start(["sentiment@1", "sentiment@3"], rows * 4))
@@ -139,7 +142,7 @@ def things(one_site: Site) -> dict[str, str]:
         ended = client.evaluations.start(["sentiment@1"], rows * 1000)
         client.evaluations.cancel(ended)
         return {
-            "tenant": "default", "task": "sentiment", "pack": "drawer", "ensemble": "sentiment-vote",
+            "tenant": "default", "task": "sentiment", "pack": "drawer", "ensemble": "panel",
             "key": key["id"], "job": job.id,
             "tuning": tuning.id, "file": str(job.result["predictions"]), "ended": ended.id,
         }  # fmt: skip

@@ -10,9 +10,10 @@ from html.parser import HTMLParser
 from chorus_console.routes import VIEWS
 
 SHOWING = {
-    "/tasks/{tenant}/{task}/compare": "?version=1&version=3",
-    "/tasks/{tenant}/{task}/move": "?version=1",
-    "/packs/{tenant}/{name}/move": "?alias=live",
+    "/tasks/{tenant}/{name}/compare": "?version=1&version=3",
+    "/tasks/{tenant}/{name}/move": "?version=1",
+    "/ensembles/{tenant}/{name}/move": "?version=1",
+    "/packs/{tenant}/{name}/move": "?alias=live&back=1",
     "/try": "?task=default/entailment&task=default/sentiment@1",
     "/interpret": "?task=default/sentiment&other=default/sentiment@1",
     "/tenants/new": "?what=make&name=elm&weight=2&limit.per_minute.requests=600&usage_days=90",
@@ -50,12 +51,12 @@ def places(things: Mapping[str, str]) -> list[Place]:
 
     Args:
         things: what stands for each name in braces. A job's page under `/tune` takes
-            `tuning`, and a name is an ensemble's or a pack's.
+            `tuning`, and a name is a task's, an ensemble's or a pack's.
     """
 
     def value(route: str, name: str) -> str:
         if name == "name":
-            return things["ensemble" if route.startswith("/ensembles") else "pack"]
+            return things[route.split("/")[1].removesuffix("s")]
         return things["tuning" if name == "job" and route.startswith("/tune") else name]
 
     return [

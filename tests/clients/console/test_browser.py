@@ -24,6 +24,11 @@ def test_the_first_time(site: Site, open_page: Open, key: str, complaints: list[
     drop_a_file(page, tmp_path)
     tune_and_watch(page)
     promote_compare_and_roll_back(page)
+    see_what_moved(page)
+    lineage = site.operator.get("/v1/tasks/films/versions/1").json()["lineage"]
+    assert {split: lineage["data"][split]["rows"] for split in ("train", "validation", "test")} == {
+        "train": 60, "validation": 6, "test": 6
+    }  # fmt: skip
     assert site.operator.get("/v1/tasks/films").json()["aliases"]["live"] == 1
     kept = page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}])")
     assert key.split("_")[2] not in page.content() + kept + page.url and kept.startswith("[{},")
@@ -40,7 +45,7 @@ def paste_the_key(page: Any, key: str, complaints: list[str]) -> None:
     picture(page, "sign-in")
     page.get_by_label("API key").fill(key)
     page.get_by_role("button", name="Sign in").click()
-    page.get_by_role("row", name=re.compile("sentiment.*0.8")).wait_for()  # what comes second is there
+    page.get_by_role("row", name=re.compile("sentiment.*0.8")).wait_for()
     picture(page, "tasks")
 
 
@@ -72,11 +77,23 @@ def drop_a_file(page: Any, tmp_path: Any) -> None:
     (good := tmp_path / "films.csv").write_text("the text,label\n" + "\n".join(rows) + "\n")
     page.get_by_label("Drop a file here").set_input_files(good)
     page.get_by_text("60 rows, 2 columns").wait_for()
+    page.get_by_text("Files for validation and test").click()
+    more = "the text,label,note\n" + "\n".join(
+        f"a {word} show,{'yes' if n < 3 else 'no'}," for n, word in enumerate(words)
+    )
+    (wrong := tmp_path / "wrong.csv").write_text(more + "\na warm show,maybe,\n")
+    page.get_by_label("the validation file").set_input_files(wrong)
+    page.get_by_text("Row 7: the answer 'maybe' is not among the labels.").wait_for()
+    assert page.locator("input[name=validation]").count() == 0
+    for split in ("validation", "test"):
+        (file := tmp_path / f"{split}.csv").write_text(more + "\n")
+        page.get_by_label(f"the {split} file").set_input_files(file)
+        page.locator(f"input[name={split}]").wait_for(state="attached")
     page.get_by_label("Template").fill("film: {the_text}")
     page.get_by_text("film: a warm film number 0").wait_for()
     picture(page, "tune-new")
     for name, value in (("Task", "films"), ("Steps", "30"), ("Rows of the prompt", "8"), ("Batch size", "4"),
-                        ("Measure every", "10"), ("Rows for validation", "12"),
+                        ("Measure every", "10"),
                         ("Members of an ensemble", "2")):  # fmt: skip
         page.get_by_label(name, exact=True).fill(value)
 
@@ -93,7 +110,7 @@ def tune_and_watch(page: Any) -> None:
     assert page.get_by_role("img", name=re.compile("Accuracy on the validation split: 2 curves")).count() == 1
     page.get_by_role("heading", name="What default/films@1 gets wrong").wait_for()
     hardest = page.get_by_role("region", name="Hardest rows of default/films@1")
-    hardest.get_by_role("row", name=re.compile("film: a .* film number")).first.wait_for()
+    hardest.get_by_role("row", name=re.compile("film: a .* show")).first.wait_for()
     page.get_by_role("link", name="default/films@2", exact=True).click()
     page.get_by_role("region", name="Confusion of default/films@2").wait_for()
     picture(page, "tune-job")
@@ -112,6 +129,18 @@ def promote_compare_and_roll_back(page: Any) -> None:
     page.get_by_role("link", name="Roll live back to 1…").click()
     page.get_by_role("button", name="Roll back").click()
     page.get_by_text("There is nothing to go back to.").wait_for()
+
+
+def see_what_moved(page: Any) -> None:
+    """In training: each row of the prompt, from the values with which that began."""
+    page.goto("/console/interpret?task=films@1")
+    page.get_by_role("columnheader", name="Moved in training").wait_for()
+    rows = page.get_by_role("region", name="Nearest pieces").get_by_role("row")
+    moved = [float(row.split("\t")[2]) for row in rows.all_inner_texts()[1:]]
+    assert len(moved) == 8 and min(moved) > 0
+    picture(page, "interpret-moved")
+    page.goto("/console/interpret?task=sentiment@1")
+    page.get_by_text("What moved in training is not known").wait_for()
 
 
 def test_a_small_file_is_answered_as_a_table(open_page: Open, key: str, tmp_path: Any) -> None:
@@ -174,6 +203,9 @@ def test_an_evaluation_is_started_and_shown_with_its_measures(
     page.get_by_role("button", name="Start the evaluation").click()
     page.get_by_role("img", name="Reliability of default/sentiment@1").wait_for()
     page.get_by_role("row", name=re.compile("sentiment@3 accuracy")).wait_for()
+    assert page.get_by_role("img", name="Risk against coverage of default/sentiment@3").count() == 1
+    promised = page.get_by_role("region", name="Coverage of default/sentiment@3").get_by_role("row")
+    assert re.match(r"95.0 %\s+100.0 %\s+[5-9]\d\.\d %", promised.nth(3).inner_text())
     picture(page, "evaluation")
     with page.expect_download() as saved:
         page.get_by_role("link", name="Download predictions").click()

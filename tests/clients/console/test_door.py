@@ -169,17 +169,17 @@ def test_a_pack_rolls_back_after_its_difference_is_shown(site: Site) -> None:
     with Client(site.url, made["key"]) as client:
         client.packs.create("desk", {"mood": "sentiment@1"})
         client.packs.create("desk", {"mood": "sentiment@2", "tone": "sentiment@1"})
-        assert "Roll live of desk" not in browser.get("/console/packs").text  # live never moved
+        assert "Roll live back" not in browser.get("/console/packs/default/desk").text  # live never moved
         client.packs.promote("desk", 2)
-        assert "Roll live of desk back to 1…" in browser.get("/console/packs").text
-        page = browser.get("/console/packs/default/desk/move?alias=live")
+        assert "Roll live back to 1…" in browser.get("/console/packs/default/desk").text
+        page = browser.get("/console/packs/default/desk/move?alias=live&back=1")
         for text in ("default/sentiment@1", "default/sentiment@2", "question: tone", "back to version 1"):
             assert text in page.text
         form = form_of(page.text)
         assert browser.post("/console/packs/default/desk/move", form | {"now": "1"}).status_code == 409
         assert browser.post("/console/packs/default/desk/move", form).status_code == 303
         assert client.packs.get("desk").aliases == {"live": 1}
-        assert browser.get("/console/packs/default/desk/move").status_code == 409
+        assert browser.get("/console/packs/default/desk/move?alias=live&back=1").status_code == 409
         client.packs.delete("desk")
 
 
@@ -200,7 +200,7 @@ def test_a_pack_is_promoted_after_its_difference_is_shown(site: Site) -> None:
         assert browser.post(f"{page}/move", form_of(move)).headers["location"] == page
         assert client.packs.get("shelf").aliases == {"live": 2}
         moved = browser.get(page).text
-        assert "<b>live</b> 1 → 2" in moved and "Roll live of shelf back to 1…" in moved
+        assert "<b>live</b> 1 → 2" in moved and "Roll live back to 1…" in moved
         assert browser.get(f"{page}/move?version=9").status_code == 404
         client.packs.delete("shelf")
     assert browser.get(page).status_code == 404
@@ -411,7 +411,8 @@ def test_what_a_key_may_not_do_its_session_may_not(site: Site) -> None:
     ("scopes", "page"),
     [
         (["prompts:read"], "/console/tasks"), (["metrics:read"], "/console/operations"),
-        (["admin"], "/console/tenants/keys"), (["operator"], "/console/tenants"), (["infer", "tune"], ""),
+        (["admin"], "/console/tenants/keys"), (["operator"], "/console/tenants"),
+        (["infer", "tune"], "/console/try"), (["tune"], ""),
     ],
 )  # fmt: skip
 def test_the_first_page_is_one_that_the_key_may_see(site: Site, scopes: list[str], page: str) -> None:

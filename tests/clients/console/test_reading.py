@@ -31,6 +31,7 @@ from chorus_console.templates_of import fields_of, filled
 from chorus_console.trials import trials_of
 from chorus_console.views import operations, tuning
 from chorus_console.views.interpreting import cosine, drawn, likeness, moves, read_rows
+from chorus_console.views.jobs import risk
 from chorus_console.views.tenants import checked
 from prompts_store.tenants.limits import KeyLimits, TenantLimits
 from tests.clients.fake_chorus import FakeChorus, tick
@@ -381,3 +382,8 @@ def test_a_file_without_answers_is_looked_at_too() -> None:
     assert data.look(b"text\na\nb\n", "x.csv").problems
     found = data.look(b"text\na\nb\n", "x.csv", answered=False)
     assert (found.rows, found.problems, found.target) == (2, [], "")
+
+
+def test_the_surest_rows_come_first_in_risk_against_coverage() -> None:
+    bins = [{"rows": 6, "confidence": 0.6, "accuracy": 0.5}, {"rows": 4, "confidence": 0.9, "accuracy": 1.0}]
+    assert risk(bins) == [(0.4, 0.0), (1.0, 0.3)] and risk([]) == []

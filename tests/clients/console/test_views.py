@@ -185,3 +185,91 @@ def test_every_member_of_a_vote_is_drawn(open_page: Open, key: str) -> None:
     for number, text in enumerate(members.all_inner_texts(), 1):
         assert f"default/sentiment@{number}" in text and "%" in text and "log probability" in text
     picture(page, "try-vote")
+
+
+@pytest.mark.parametrize(("kind", "fact"), [("ensembles", "sentiment@2"), ("packs", "question: mood")])
+def test_an_ensemble_and_a_pack_are_promoted_and_rolled_back_after_their_difference_is_shown(
+    site: Site, open_page: Open, kind: str, fact: str
+) -> None:
+    """Without a right to the audit log: how they moved is seen by all who see them."""
+    made = site.key(name="mover", scopes=["prompts:read", "prompts:write"])
+    name = f"moved-{kind}"
+    with Client(site.url, made["key"]) as client:
+        for number in (1, 2):
+            if kind == "packs":
+                client.packs.create(name, {"mood": f"sentiment@{number}"})
+            else:
+                client.ensembles.create(name, [f"sentiment@{number}", "sentiment@3"])
+        page = open_page()
+        sign_in(page, made["key"])
+        page.goto(f"/console/{kind}?prefix=moved")
+        page.get_by_role("link", name=name, exact=True).click()
+        page.get_by_role("link", name="Promote version 2").click()
+        changes = page.get_by_role("region", name="What would change")
+        changes.get_by_role("row", name=re.compile(re.escape(fact))).wait_for()
+        methods = getattr(client, kind)
+        assert methods.get(f"{name}@live").version == 1  # it was only shown
+        picture(page, f"promote-{kind}")
+        page.get_by_role("button", name="Promote").click()
+        page.get_by_text("live 1 → 2").wait_for()
+        assert methods.get(f"{name}@live").version == 2
+        page.get_by_role("link", name="Roll live back to 1…").click()
+        changes.get_by_role("row", name=re.compile(re.escape(fact))).wait_for()
+        page.get_by_role("button", name="Roll back").click()
+        page.get_by_text("There is nothing to go back to.").wait_for()
+        assert [move.version for move in methods.aliases(name).history] == [1, 2, 1]
+        page.get_by_text("live 2 → 1").wait_for()
+        picture(page, f"history-{kind}")
+
+
+def test_a_key_that_may_only_ask_tries_the_tasks_that_it_may_ask(
+    site: Site, open_page: Open, complaints: list[str]
+) -> None:
+    """A task with labels, an ensemble, and rows of several fields; what it may not name is not there."""
+    body = {"name": "asks", "scopes": ["infer"], "tasks": ["sentiment", "sentiment-vote", "entailment"]}
+    key = site.operator.post("/v1/keys?tenant=default", json=body).json()["key"]
+    page = open_page()
+    page.goto("/console/sign-in")
+    page.get_by_label("API key").fill(key)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("heading", name="Try").wait_for()
+    assert page.get_by_role("navigation", name="Views").get_by_role("link").all_inner_texts() == ["Try"]
+    assert page.locator("#known option").evaluate_all("all => all.map((each) => each.value)") == body["tasks"]
+    page.get_by_label("Task 1").fill("sentiment")
+    page.get_by_label("Task 2").fill("sentiment-vote")
+    page.get_by_label("Task 3").fill("question")
+    page.get_by_role("textbox", name="text", exact=True).fill("a joyless mess")
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_role("region", name="Answer of sentiment", exact=True).get_by_text(
+        "negative"
+    ).first.wait_for()
+    page.get_by_role("region", name="Answer of sentiment-vote").get_by_text("agree").first.wait_for()
+    page.get_by_role("region", name="Answer of question").get_by_text("There is no").wait_for()
+    picture(page, "try-infer-alone")
+    page.get_by_label("Task 1").fill("entailment")
+    for place in (2, 3):
+        page.get_by_label(f"Task {place}").fill("")
+    page.get_by_text("A small file in place of it").click()
+    page.get_by_label("or paste rows").fill('{"sentence1": "A man sleeps.", "sentence2": "A man is awake."}')
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_role("region", name="Answers").get_by_role("row").nth(1).wait_for()
+    assert page.get_by_role("region", name="Answers").get_by_text(re.compile("^(yes|no)$")).count() == 1
+
+
+def test_a_table_is_answered_as_a_batch(open_page: Open, key: str, tmp_path: Any) -> None:
+    (file := tmp_path / "rows.csv").write_text("said\na joyless mess\nwarm and funny\n")
+    page = open_page()
+    sign_in(page, key)
+    page.get_by_role("link", name="Jobs").click()
+    page.get_by_role("link", name="Answer a file").click()
+    page.get_by_label("Drop a file here").set_input_files(file)
+    page.get_by_text("2 rows, 1 column").wait_for()
+    page.get_by_label("Task", exact=True).fill("sentiment@3")
+    page.get_by_label("Task", exact=True).press("Tab")
+    page.get_by_label("text is the column").select_option("said")
+    page.get_by_role("button", name="Start the batch").click()
+    page.get_by_text("succeeded", exact=True).wait_for()
+    with page.expect_download() as saved:
+        page.get_by_role("link", name="Download output file").click()
+    assert len(saved.value.path().read_text().splitlines()) == 2
+    picture(page, "batch")

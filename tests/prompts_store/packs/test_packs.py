@@ -58,6 +58,20 @@ def test_its_aliases_move_and_go_back(filled: PromptStore) -> None:
     filled.remove_pack_alias("acme", "desk", "canary")
     history = [(move.alias, move.version) for move in filled.pack_alias_history("acme", "desk")]
     assert history == [("live", 1), ("live", 2), ("live", 1), ("canary", 2), ("canary", None)]
+    newest = filled.pack_alias_history("acme", "desk", limit=2)
+    assert [(move.alias, move.version) for move in newest] == history[-2:]
+
+
+def test_its_versions_come_in_pages_newest_first_without_those_that_were_deleted(filled: PromptStore) -> None:
+    filled.publish_pack("acme", "desk", [entry("old")])
+    filled.delete_pack("acme", "desk")
+    made = [filled.publish_pack("acme", "desk", [entry("refund", n)])[0] for n in (1, 2)]
+    made.append(filled.publish_pack("acme", "desk", [entry("refund", 2)], "base")[0])
+    first = filled.list_pack_versions("acme", "desk", limit=2)
+    rest = filled.list_pack_versions("acme", "desk", limit=2, cursor=first.next_cursor)
+    assert [*first.items, *rest.items] == made[::-1] and rest.next_cursor is None
+    with pytest.raises(NotFoundError):
+        filled.list_pack_versions("acme", "nothing")
 
 
 def test_unknown_names_have_their_own_codes(filled: PromptStore) -> None:

@@ -199,12 +199,23 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
     ("GET", "/v1/ensembles/{name}"): anywhere("/v1/ensembles/{ensemble}")
     + anywhere("/v1/ensembles/{ensemble}?alias=live"),
     ("DELETE", "/v1/ensembles/{name}"): anywhere("/v1/ensembles/{ensemble}"),
+    ("GET", "/v1/ensembles/{name}/versions"): anywhere("/v1/ensembles/{ensemble}/versions"),
+    ("GET", "/v1/ensembles/{name}/aliases"): anywhere("/v1/ensembles/{ensemble}/aliases"),
+    ("PUT", "/v1/ensembles/{name}/aliases/{alias}"): anywhere(
+        "/v1/ensembles/{ensemble}/aliases/{alias}", sent({"version": 1})
+    ),
+    ("DELETE", "/v1/ensembles/{name}/aliases/{alias}"): anywhere("/v1/ensembles/{ensemble}/aliases/{alias}"),
+    ("POST", "/v1/ensembles/{name}/rollback"): anywhere(
+        "/v1/ensembles/{ensemble}/rollback", sent({"alias": "<alias>"})
+    ),
     ("POST", "/v1/packs/{name}/versions"): (
         *references(lambda task: {"questions": {"q": {"task": task}}}, "/v1/packs/new/versions"),
         Case("/v1/packs/{pack}/versions?tenant={tenant}", sent({"questions": {"q": {"task": "own"}}})),
     ),
     ("GET", "/v1/packs/{name}"): anywhere("/v1/packs/{pack}") + anywhere("/v1/packs/{pack}?alias=live"),
     ("DELETE", "/v1/packs/{name}"): anywhere("/v1/packs/{pack}"),
+    ("GET", "/v1/packs/{name}/versions"): anywhere("/v1/packs/{pack}/versions"),
+    ("GET", "/v1/packs/{name}/aliases"): anywhere("/v1/packs/{pack}/aliases"),
     ("PUT", "/v1/packs/{name}/aliases/{alias}"): anywhere(
         "/v1/packs/{pack}/aliases/{alias}", sent({"version": 1})
     ),
@@ -401,6 +412,7 @@ def stock(world: World) -> None:
         made("POST", "/v1/tasks/secret/versions", content=artifact(3, seed), headers=RAW, params=query)
     made("PUT", "/v1/tasks/secret/aliases/hidden", json={"version": 1})
     made("POST", "/v1/ensembles/panel/versions", json={"tasks": ["secret"]})
+    made("PUT", "/v1/ensembles/panel/aliases/hidden", json={"version": 1})
     made("POST", "/v1/packs/desk/versions", json={"questions": {"q": {"task": "secret"}}})
     made("PUT", "/v1/packs/desk/aliases/hidden", json={"version": 1})
     rows = f"text\tlabel\n{CANARY}\tyes\n".encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,6 +55,25 @@ def pretrained(materials: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     third = run(pretrain, *command)
     assert third.exit_code == 0 and "finished already" in third.output, third.output
     yield folder
+
+
+def test_a_run_whose_folder_is_lost_goes_on_from_its_checkpoint_folder(
+    pretrained: Path, materials: Path, tmp_path: Path
+) -> None:
+    folder, kept = tmp_path / "run", tmp_path / "disk" / "kept"
+    command = (folder, "--corpus", materials / "corpus.txt", "--pieces", PIECES, *SIZES, *TRAINING,
+               "--checkpoint-dir", kept)  # fmt: skip
+    first = run(pretrain, *command, "--steps", 4)
+    assert first.exit_code == 0, first.output
+    assert not (folder / "state").exists() and (kept / "4").is_dir()
+    shutil.rmtree(folder)  # the machine is gone
+    second = run(pretrain, *command, "--steps", 6)
+    assert second.exit_code == 0 and "continuing from step 4" in second.output, second.output
+    assert open_checkpoint(folder / "model").fingerprint == open_checkpoint(pretrained / "model").fingerprint
+    # Without it, the run starts again, and says so.
+    shutil.rmtree(folder / "model")
+    third = run(pretrain, *command[:-2], "--steps", 6, "--max-minutes", 0)
+    assert f"no checkpoint in {folder / 'state'}: starting again" in third.output, third.output
 
 
 def test_the_model_loads_with_vocabulary_and_fingerprint(pretrained: Path) -> None:

@@ -1,7 +1,8 @@
-"""Which column of a file fills which field of the templates of those who are asked."""
+"""Who may be asked, and which column of a file fills which field of their templates."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from starlette.responses import Response
@@ -12,6 +13,7 @@ from chorus_console.door import Visit
 from chorus_console.templates_of import fields_of
 
 MOST_ASKED = 4
+_SUGGESTED = 100
 
 
 async def show(visit: Visit) -> Response:
@@ -21,6 +23,14 @@ async def show(visit: Visit) -> Response:
     columns = [str(each) for each in form.getlist("column")]
     chosen = {name: next((each for each in columns if field_name(each) == name), "") for name in names}
     return await visit.show("job_fields.html", columns=columns, chosen=chosen)
+
+
+async def known_names(client: AsyncClient) -> list[str]:
+    """Tasks and ensembles to be suggested."""
+    tasks, sets = await asyncio.gather(
+        client.tasks.page(limit=_SUGGESTED), client.ensembles.page(limit=_SUGGESTED)
+    )
+    return [task.task for task in tasks.tasks] + [each.ensemble for each in sets.ensembles]
 
 
 async def asked(visit: Visit) -> list[str]:

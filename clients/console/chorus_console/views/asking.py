@@ -11,18 +11,26 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from chorus import ApiError, AsyncClient, ChorusError, NotFoundError, UnauthenticatedError
+from chorus import (
+    ApiError,
+    AsyncClient,
+    ChorusError,
+    ForbiddenError,
+    InvalidInputError,
+    NotFoundError,
+    UnauthenticatedError,
+)
 from chorus.routes.inference import ClassifyItem, GenerateItem
 from chorus.types import Classification, EnsembleAnswer, FailedItem, Generation, Version
 from chorus_console import rows
 from chorus_console.door import Visit
 from chorus_console.same import Same, same
 from chorus_console.templates_of import fields_of
+from chorus_console.views.asked_fields import known_names
 
 MOST_BESIDE = 4
 _MOST_TOGETHER = 64
 """Rows of one request for several versions. More fill batches of their own."""
-_SUGGESTED = 100
 
 Input = str | dict[str, str]
 
@@ -32,7 +40,7 @@ class Asked:
     """What one reference answered.
 
     Attributes:
-        version: that answered; None for an ensemble.
+        version: that answered; None for an ensemble, and for a key that sees no versions.
         answers: one for each input; empty if all of it failed.
         problem: why it failed.
         seconds: from sending to the answer.
@@ -50,20 +58,22 @@ class Asked:
 
 async def show(visit: Visit) -> Response:
     """The form; references in the address fill it in."""
-    query = visit.request.query_params
+    query, sees = visit.request.query_params, "prompts:read" in (await visit.me()).scopes
     references = [each.strip() for each in query.getlist("task") if each.strip()][:MOST_BESIDE]
-    page, sets = await asyncio.gather(
-        visit.client.tasks.page(limit=_SUGGESTED), visit.client.ensembles.page(limit=_SUGGESTED)
-    )
-    if not references and page.tasks:
-        references = [page.tasks[0].task]
+    known = await (known_names(visit.client) if sees else _named_in_the_key(visit))
+    references = references or known[:1]
     names = await _fields(visit, references)
-    known = [task.task for task in page.tasks] + [each.ensemble for each in sets.ensembles]
     first = references[0] if references else "TASK"
     return await visit.show(
-        "try.html", references=references, fields=names, known=known, text=query.get("text", ""),
+        "try.html", references=references, fields=names, known=known, text=query.get("text", ""), sees=sees,
         same=_call(first, "a joyless mess", "classify").doing("Ask"),
     )  # fmt: skip
+
+
+async def _named_in_the_key(visit: Visit) -> list[str]:
+    """What a key that sees no list may ask, as far as it is told by name."""
+    key = (await visit.me()).key
+    return [each for each in (key.tasks or () if key else ()) if "*" not in each]
 
 
 async def fields(visit: Visit) -> Response:
@@ -129,7 +139,9 @@ async def _side_by_side(
     """Ask each. What one of them refuses stands in its own column. Versions that rank labels are asked in one
     request, whose rows the server puts into one batch, and so are those that write text."""
     asked = [Asked(reference) for reference in references]
-    await asyncio.gather(*(_find(client, each) for each in asked))
+    if not all(await asyncio.gather(*(_find(client, each) for each in asked))):
+        await asyncio.gather(*(_ask_unseen(client, each, inputs) for each in asked))
+        return asked
     found = [each for each in asked if each.version is not None]
     ranking = [each for each in found if each.version is not None and each.version.labels]
     writing = [each for each in found if each not in ranking]
@@ -142,17 +154,44 @@ async def _side_by_side(
     return asked
 
 
-async def _find(client: AsyncClient, asked: Asked) -> None:
-    """The version that a reference means; none if it may be an ensemble's."""
+async def _find(client: AsyncClient, asked: Asked) -> bool:
+    """The version that a reference means; none if it may be an ensemble's. Returns whether the caller may see
+    versions at all."""
     try:
         asked.version = await client.tasks.version(asked.reference)
     except UnauthenticatedError:
         raise
+    except ForbiddenError:
+        return False
     except ChorusError as error:  # also of the client, for what is no reference
         if not isinstance(error, NotFoundError) or error.code not in ("unknown_task", "not_found"):
             asked.problem = str(error)
     else:
         asked.reference = f"{asked.version.task}@{asked.version.version}"
+    return True
+
+
+async def _ask_unseen(client: AsyncClient, asked: Asked, inputs: Sequence[Input]) -> None:
+    """Ask for a key that may ask and see nothing: by labels, if there are none by text, and if there is no
+    such task, an ensemble."""
+    texts, kind, started = [_text(given) for given in inputs], "classify", time.perf_counter()
+    try:
+        try:
+            asked.answers = await _answers(client, kind, [asked], [texts])
+        except InvalidInputError as error:
+            if error.field != "labels":
+                raise
+            kind = "generate"
+            asked.answers = await _answers(client, kind, [asked], [texts])
+    except UnauthenticatedError:
+        raise
+    except NotFoundError:
+        await _ensemble(client, asked, inputs)
+        return
+    except ApiError as error:
+        asked.problem = str(error)
+    asked.seconds = time.perf_counter() - started
+    asked.calls.append(_call(asked.reference, texts[0], kind))
 
 
 async def _ask(client: AsyncClient, kind: str, group: Sequence[Asked], inputs: Sequence[Input]) -> None:

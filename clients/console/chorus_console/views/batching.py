@@ -16,8 +16,7 @@ from chorus_console.door import Visit
 from chorus_console.pages import local
 from chorus_console.same import same
 from chorus_console.views import forms
-from chorus_console.views.asked_fields import asked, columns_of_fields, template_fields
-from chorus_console.views.evaluating import known_names
+from chorus_console.views.asked_fields import asked, columns_of_fields, known_names, template_fields
 
 _WAYS = (("", "by its labels, if it has some"), ("/v1/classify", "by labels"), ("/v1/generate", "by text"))
 _LINE = {"custom_id", "url", "body"}

@@ -16,7 +16,7 @@ from chorus_console.pages import local
 from chorus_console.same import same
 from chorus_console.templates_of import fields_of
 from chorus_console.views import forms
-from chorus_console.views.asked_fields import asked, columns_of_fields
+from chorus_console.views.asked_fields import asked, columns_of_fields, known_names
 
 _WAYS = (
     ("", "ranked where there are labels, else as written text"),
@@ -24,7 +24,6 @@ _WAYS = (
     ("calibrated", "the same, by calibrated probabilities"),
     ("greedy", "the text that the model writes"),
 )
-_SUGGESTED = 100
 
 
 async def new(visit: Visit) -> Response:
@@ -47,14 +46,6 @@ async def look(visit: Visit) -> Response:
         "evaluate_data.html", name=looked.name, found=looked.found, file=looked.file,
         template=looked.found.template, known=known, ways=_WAYS,
     )  # fmt: skip
-
-
-async def known_names(client: AsyncClient) -> list[str]:
-    """Tasks and ensembles to be suggested."""
-    tasks, sets = await asyncio.gather(
-        client.tasks.page(limit=_SUGGESTED), client.ensembles.page(limit=_SUGGESTED)
-    )
-    return [task.task for task in tasks.tasks] + [each.ensemble for each in sets.ensembles]
 
 
 async def start(visit: Visit) -> Response:

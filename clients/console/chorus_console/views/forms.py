@@ -77,24 +77,31 @@ async def dropped(visit: Visit, name: str = "file") -> tuple[str, bytes] | None:
 
 
 async def stored(visit: Visit) -> DataFile:
-    """The file on the server that the field `file` names. The text itself starts no job: to the client it
-    could be a path too, and this one runs beside the server's own files.
+    """The file on the server that the field `file` names; see `stored_if_any`."""
+    found = await stored_if_any(visit, "file")
+    if found is None:
+        raise HTTPException(400, "Choose a file first.")
+    return found
+
+
+async def stored_if_any(visit: Visit, field: str) -> DataFile | None:
+    """The file on the server that a field names; None for an empty one. The text itself starts no job: to the
+    client it could be a path too, and this one runs beside the server's own files.
 
     Raises:
         ApiError: there is none of this id.
     """
-    name = await visit.text("file")
-    if not name:
-        raise HTTPException(400, "Choose a file first.")
-    return await visit.client.files.get(name)
+    name = await visit.text(field)
+    return await visit.client.files.get(name) if name else None
 
 
-async def looked_at(visit: Visit, *, answered: bool = True) -> Looked:
+async def looked_at(visit: Visit, *, answered: bool = True, like: data.Like | None = None) -> Looked:
     """What is in the file of a form, or in one that is on the server, which the field `id` names. A file from
     the form is uploaded if nothing is wrong with it.
 
     Args:
         answered: whether its rows have an answer beside an input.
+        like: what another file has that this one must have too.
 
     Raises:
         HTTPException: 400, there is none, or it cannot be shown.
@@ -110,7 +117,7 @@ async def looked_at(visit: Visit, *, answered: bool = True) -> Looked:
     else:
         known = ""
     name, content = given
-    found = await visit.work(data.look, content, name, answered=answered)
+    found = await visit.work(data.look, content, name, answered=answered, like=like)
     if found.problems:
         return Looked(name, content, found, None)
     return Looked(name, content, found, known or (await visit.client.files.push(content, name=name)).id)

@@ -1,4 +1,4 @@
-"""What a prompt is near to: section 7 of the prompt-tuning paper."""
+"""What a prompt is near to, and what training moved: section 7 of the prompt-tuning paper."""
 
 from __future__ import annotations
 

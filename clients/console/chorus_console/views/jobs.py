@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from chorus import ApiError
-from chorus.types.calibrations import CoveragePoint
 from chorus.types.jobs import GeneralJob
 from chorus_console.door import Visit
 from chorus_console.pages import local
@@ -27,33 +25,27 @@ async def table(visit: Visit) -> Response:
     page = await visit.client.jobs.page(kind=kind or None, limit=_PAGE, cursor=cursor)
     return await visit.show(
         "jobs.html", jobs=page.jobs, next=page.next_cursor, cursor=cursor, kind=kind, kinds=_KINDS,
-        same=same("GET", "/v1/jobs", "jobs = client.jobs.list()", "chorus", "batch", "list", kind=kind),
+        same=same("GET", "/v1/jobs", f"jobs = client.jobs.list({f'kind={kind!r}' if kind else ''})",
+                  "chorus", "jobs", "list", *(["--kind", kind] if kind else []), kind=kind),
     )  # fmt: skip
 
 
 async def one(visit: Visit) -> Response:
     """One job; an evaluation with its measures."""
     job = await visit.client.jobs.get(visit.request.path_params["job"])
-    risks = await _risks(visit, job.result) if job.kind == "evaluation" and job.succeeded else []
     return await visit.show(
-        "job.html", job=job, result=job.result, risks=risks, live=not job.over,
-        same=_same(job),
-    )  # fmt: skip
+        "job.html", job=job, result=job.result, live=not job.over, same=_same(job), risk=risk
+    )
 
 
 def _same(job: GeneralJob) -> list[Same]:
-    """How a job is looked at, cancelled and resumed. Not every kind has a command for each."""
-    group = {"evaluation": "evaluate", "tuning": "tune", "batch": "batch"}.get(job.kind)
-    found = [
+    """How a job is looked at, cancelled and resumed."""
+    return [
         same("GET", f"/v1/jobs/{job.id}", f"job = client.jobs.get({job.id!r})",
-             *(("chorus", group, "show", job.id) if group else ())),
+             "chorus", "jobs", "show", job.id),
+        *(same("POST", f"/v1/jobs/{job.id}/{what}", f"job = client.jobs.{what}({job.id!r})",
+               "chorus", "jobs", what, job.id).doing(what.capitalize()) for what in ("cancel", "resume")),
     ]  # fmt: skip
-    for what in ("cancel", "resume"):
-        there = group is not None and (what, group) != ("resume", "batch")
-        words = ("chorus", group, what, job.id) if group and there else ()
-        call = same("POST", f"/v1/jobs/{job.id}/{what}", f"job = client.jobs.{what}({job.id!r})", *words)
-        found.append(call.doing(what.capitalize()))
-    return found
 
 
 async def live(visit: Visit) -> Response:
@@ -64,20 +56,12 @@ async def live(visit: Visit) -> Response:
     return await visit.show("job_now.html", job=job)
 
 
-async def _risks(visit: Visit, result: Mapping[str, Any]) -> list[tuple[str, list[CoveragePoint]]]:
-    """Of each task the coverage that its newest calibration promises for a wanted accuracy."""
-    found = []
-    for subject in result.get("subjects", [])[:4]:
-        name = str(subject.get("name", ""))
-        task, _, number = name.partition("@")
-        if subject.get("kind") != "task" or not number:
-            continue
-        try:
-            records = await visit.client.tasks.calibrations(task, int(number))
-        except ApiError:
-            continue
-        for record in records[:1]:
-            found.append((name, list(record.measures.calibrated.risk_coverage)))
+def risk(bins: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """For each share of rows, the surest first, the share of wrong answers among them."""
+    rows, answered, wrong, found = sum(each["rows"] for each in bins), 0, 0.0, []
+    for each in sorted(bins, key=lambda each: -each["confidence"]):
+        answered, wrong = answered + each["rows"], wrong + each["rows"] * (1 - each["accuracy"])
+        found.append((answered / rows, wrong / answered))
     return found
 
 

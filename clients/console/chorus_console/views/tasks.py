@@ -5,25 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from chorus import ApiError
-from chorus.types import AliasHistoryEntry, Task, Version
+from chorus.types import Task
 from chorus.types.grants import Grant
 from chorus_console.door import Visit
 from chorus_console.pages import local, task_path
 from chorus_console.same import same
 from chorus_console.views.grants import share as share_it
 from chorus_console.views.grants import sharing
+from chorus_console.views.moving import MOVES, TASKS, moves_wanted, named
 
 _FIRST = (
-    ("prompts:read", "tasks"), ("metrics:read", "operations"), ("admin", "tenants"), ("operator", "tenants")
+    ("prompts:read", "tasks"), ("metrics:read", "operations"), ("admin", "tenants"), ("operator", "tenants"),
+    ("infer", "try"),
 )  # fmt: skip
 _PAGE = 25
-_MOVES, _MOST_MOVES = 20, 500
 
 
 async def first(visit: Visit) -> Response:
@@ -33,28 +33,25 @@ async def first(visit: Visit) -> Response:
     if found is None:
         raise HTTPException(
             403,
-            "This key is for programs: it lacks the scope prompts:read, which the pages need. Sign out, and "
-            "sign in with a key that has it.",
+            "This key is for programs: it has none of the scopes that pages need, such as prompts:read or "
+            "infer. Sign out, and sign in with a key that has one of them.",
         )
     return RedirectResponse(local(found), 303)
 
 
 async def table(visit: Visit) -> Response:
-    """A page of the tasks, by prefix and label. What each is like comes in a second request."""
+    """A page of the tasks, by prefix and label."""
     query = visit.request.query_params
     prefix, label, cursor = (query.get(name, "").strip() for name in ("prefix", "label", "cursor"))
     page = await visit.client.tasks.page(
         prefix=prefix or None, label=label or None, limit=_PAGE, cursor=cursor or None
     )
-    values: dict[str, Any] = {
-        "tasks": page.tasks, "prefix": prefix, "label": label, "next": page.next_cursor, "cursor": cursor,
-        "same": same("GET", "/v1/tasks", _listed(prefix, label), *_listing(prefix, label),
-                     prefix=prefix, label=label),
-    }  # fmt: skip
-    if query.get("more") == "1":
-        lives, used = await asyncio.gather(_lives(visit, page.tasks), _used(visit, page.tasks))
-        return await visit.show("task_rows.html", lives=lives, used=used, **values)
-    return await visit.show("tasks.html", lives={}, used=None, **values)
+    return await visit.show(
+        "tasks.html", tasks=page.tasks, used=await _used(visit, page.tasks), prefix=prefix, label=label,
+        next=page.next_cursor, cursor=cursor,
+        same=same("GET", "/v1/tasks", _listed(prefix, label), *_listing(prefix, label),
+                  prefix=prefix, label=label),
+    )  # fmt: skip
 
 
 def _listed(prefix: str, label: str) -> str:
@@ -67,24 +64,6 @@ def _listing(prefix: str, label: str) -> list[str]:
     for name, value in (("prefix", prefix), ("label", label)):
         words += [f"--{name}", value] if value else []
     return words
-
-
-async def _lives(
-    visit: Visit, tasks: Sequence[Task]
-) -> dict[str, tuple[Version | None, AliasHistoryEntry | None]]:
-    """Of each task the live version, and the last move of an alias."""
-
-    async def live(task: Task) -> tuple[Version | None, AliasHistoryEntry | None]:
-        number, client = task.aliases.get("live"), visit.client.tasks
-        try:
-            version = None if number is None else await client.version(task.task, number)
-            moves = (await client.aliases(task.task, limit=1)).history
-        except ApiError:  # deleted meanwhile, or shared for use only
-            return None, None
-        return version, moves[-1] if moves else None
-
-    found = await asyncio.gather(*(live(task) for task in tasks))
-    return {task.task: each for task, each in zip(tasks, found, strict=True)}
 
 
 async def _used(visit: Visit, tasks: Sequence[Task]) -> dict[str, tuple[int, float]] | None:
@@ -111,25 +90,25 @@ async def _used(visit: Visit, tasks: Sequence[Task]) -> dict[str, tuple[int, flo
 
 async def one(visit: Visit) -> Response:
     """One task: its versions, newest first, its aliases, and how they moved."""
-    parts, query = visit.request.path_params, visit.request.query_params
-    name, cursor = f"{parts['tenant']}/{parts['task']}", query.get("cursor") or None
-    client, moves = visit.client.tasks, _MOST_MOVES if query.get("moves") == "all" else _MOVES
+    name, client, cursor = named(visit), visit.client.tasks, visit.request.query_params.get("cursor") or None
+    tenant, _, bare = name.partition("/")
     task, versions, aliases = await asyncio.gather(
         client.get(name),
         client.versions_page(name, limit=_PAGE, cursor=cursor),
-        client.aliases(name, limit=moves),
+        client.aliases(name, limit=moves_wanted(visit)),
     )
     live = next((v for v in versions.versions if v.version == aliases.aliases.get("live")), None)
     if live is None and "live" in aliases.aliases:
         live = await client.version(name, aliases.aliases["live"])
     return await visit.show(
         "task.html",
-        grants=await _grants(visit, name),
-        task=task, live=live, versions=versions.versions, next=versions.next_cursor, aliases=aliases.aliases,
-        back=aliases.back, history=aliases.history[::-1], more_moves=len(aliases.history) == _MOVES,
+        kind=TASKS, grants=await _grants(visit, name), task=task, live=live, versions=versions.versions,
+        next=versions.next_cursor, cursor=cursor, aliases=aliases, more_moves=len(aliases.history) == MOVES,
         same=[
-            same("GET", f"/v1/tasks/{parts['task']}/versions", f"versions = client.tasks.versions({name!r})",
-                 "chorus", "tasks", "versions", name, tenant=parts["tenant"]),
+            same("GET", f"/v1/tasks/{bare}/versions", f"versions = client.tasks.versions({name!r})",
+                 "chorus", "tasks", "versions", name, tenant=tenant),
+            same("GET", f"/v1/tasks/{bare}/aliases", f"aliases = client.tasks.aliases({name!r})",
+                 "chorus", "tasks", "aliases", name, tenant=tenant),
             *sharing("task", name),
         ],
     )  # fmt: skip
@@ -145,6 +124,6 @@ async def _grants(visit: Visit, name: str) -> list[Grant] | None:
 
 async def share(visit: Visit) -> Response:
     """Let another tenant use a task, or end that."""
-    name = "{tenant}/{task}".format(**visit.request.path_params)
+    name = named(visit)
     await share_it(visit, "task", name, await visit.text("grantee"))
     return visit.go(task_path(name))

@@ -16,6 +16,7 @@ from chorus_console.same import Same, same
 from chorus_console.templates_of import filled
 from chorus_console.views import forms
 
+_SPLITS = {"validation": "chooses the checkpoint", "test": "is measured once, at the end"}
 _KNOBS = ("steps", "prompt_length", "batch_size", "evaluate_every_steps")
 _VARIED = ("learning_rate", "prompt_length", "batch_size", "steps")
 """Knobs with a field of their own in the form of a search."""
@@ -50,8 +51,21 @@ async def look(visit: Visit) -> Response:
     found = looked.found
     return await visit.show(
         "tune_data.html", name=looked.name, found=found, file=looked.file, sample=json.dumps(found.sample),
-        template=found.template, answers=found.answers, varied=_VARIED, searches=_SEARCHES,
+        template=found.template, answers=found.answers, varied=_VARIED, searches=_SEARCHES, splits=_SPLITS,
     )  # fmt: skip
+
+
+async def look_at_split(visit: Visit) -> Response:
+    """The same for a file of validation or test rows, which are like those of training."""
+    split, form = visit.request.url.path.rpartition("/")[2], await visit.form()
+    columns = tuple(map(str, form.getlist("column")))
+    target, labels = await visit.text("target"), await forms.lines(visit, "labels")
+    if target not in columns:
+        raise HTTPException(400, "Choose the column of the answers first.")
+    template = await visit.text("template")
+    needed = tuple(each for each in columns if each == target or f"{{{data.field_name(each)}}}" in template)
+    looked = await forms.looked_at(visit, like=data.Like(needed, target, frozenset(labels)))
+    return await visit.show("tune_split.html", split=split, looked=looked)
 
 
 async def preview(visit: Visit) -> Response:
@@ -89,6 +103,8 @@ async def start(visit: Visit) -> Response:
     job = await visit.client.tuning.start(
         task,
         train=await forms.stored(visit),
+        validation=await forms.stored_if_any(visit, "validation"),
+        test=await forms.stored_if_any(visit, "test"),
         data=None if rows is None else {"validation_rows": rows},
         recipe=recipe,
         template=template,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from chorus_server.calibration.measuring import risk_coverage
 from chorus_server.tuning.metrics import legal_share, measure
 from chorus_server.tuning.mistakes import MOST_CONFUSED, confused, confusion_matrix
 from chorus_server.tuning.text_metrics import Answers
@@ -71,7 +73,8 @@ def confusion(predictions: Sequence[str], answers: Answers, labels: Sequence[str
 
 def reliability(confidences: Sequence[float], right: Sequence[bool]) -> dict[str, Any]:
     """Whether confidence is how often an answer is right: `ece`, the mean distance of the two, weighted by
-    rows, over bins of equal width, and the bins that have rows."""
+    rows, over bins of equal width, the bins that have rows, and how much can be answered at a wanted
+    accuracy."""
     groups: dict[int, list[tuple[float, bool]]] = {}
     for confidence, hit in zip(confidences, right, strict=True):
         place = min(int(confidence * BINS_OF_CONFIDENCE), BINS_OF_CONFIDENCE - 1)
@@ -89,4 +92,5 @@ def reliability(confidences: Sequence[float], right: Sequence[bool]) -> dict[str
             }
         )
     distances = (each["rows"] * abs(each["confidence"] - each["accuracy"]) for each in bins)
-    return {"ece": sum(distances) / len(right), "bins": bins}
+    points = [asdict(point) for point in risk_coverage(confidences, right)]
+    return {"ece": sum(distances) / len(right), "bins": bins, "risk_coverage": points}

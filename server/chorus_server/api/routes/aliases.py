@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from chorus_server.api.door.auth import MayRead, MayWrite
 from chorus_server.api.door.routing import ChorusRoute
 from chorus_server.api.http.parameters import AliasName, TaskName, TenantName, owner_of_task
 from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
-from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.library.shared import task_to_read
-from chorus_server.api.records import history_json, move_json
+from chorus_server.api.moves import MovesLimit, aliases_response, moved, removed
 from chorus_server.api.schemas.prompts import AliasBody, AliasesAnswer, AliasMoveAnswer, RollbackBody
 from chorus_server.api.services import acting_store, services_of
 
@@ -21,13 +18,7 @@ router = APIRouter(route_class=ChorusRoute, tags=["aliases"])
 
 @router.get("/v1/tasks/{task}/aliases", response_model=AliasesAnswer, responses=READ_ERRORS)
 async def list_aliases(
-    request: Request,
-    principal: MayRead,
-    task: TaskName,
-    limit: Annotated[
-        int | None, Query(ge=1, le=500, description="Only the newest moves; every move without it.")
-    ] = None,
-    tenant: TenantName = None,
+    request: Request, principal: MayRead, task: TaskName, limit: MovesLimit = None, tenant: TenantName = None
 ) -> Response:
     """Where the aliases point now, where a rollback would lead, and how they moved."""
     library = services_of(request).library
@@ -35,8 +26,7 @@ async def list_aliases(
     aliases = await library.read(library.store.aliases, owner, task)
     back = await library.read(library.store.rollbacks, owner, task)
     history = await library.read(library.store.alias_history, owner, task, limit=limit)
-    before = {"aliases": dict(aliases), "back": dict(back)}
-    return await list_response("history", map(history_json, history), before=before)
+    return await aliases_response(aliases, back, history)
 
 
 @router.put("/v1/tasks/{task}/aliases/{alias}", response_model=AliasMoveAnswer, responses=WRITE_ERRORS)
@@ -49,18 +39,8 @@ async def set_alias(
     tenant: TenantName = None,
 ) -> Response:
     """Point an alias at a version, atomically."""
-    library = services_of(request).library
-    owner = owner_of_task(principal, tenant, task)
-    move = await library.write(
-        acting_store(request).set_alias,
-        owner,
-        task,
-        alias,
-        body.version,
-        expected=body.expected,
-        moved_by=principal.name,
-    )
-    return json_response(move_json(move))
+    owner, change = owner_of_task(principal, tenant, task), acting_store(request).set_alias
+    return await moved(request, principal, change, owner, task, alias, body.version, expected=body.expected)
 
 
 @router.delete(
@@ -70,10 +50,8 @@ async def remove_alias(
     request: Request, principal: MayWrite, task: TaskName, alias: AliasName, tenant: TenantName = None
 ) -> Response:
     """Remove an alias; its history stays."""
-    library = services_of(request).library
     owner = owner_of_task(principal, tenant, task)
-    await library.write(acting_store(request).remove_alias, owner, task, alias, moved_by=principal.name)
-    return Response(status_code=204)
+    return await removed(request, principal, acting_store(request).remove_alias, owner, task, alias)
 
 
 @router.post("/v1/tasks/{task}/rollback", response_model=AliasMoveAnswer, responses=WRITE_ERRORS)
@@ -85,14 +63,6 @@ async def rollback(
     tenant: TenantName = None,
 ) -> Response:
     """Point an alias at the version that it named before."""
-    library, wanted = services_of(request).library, body or RollbackBody()
-    move = await library.write(
-        acting_store(request).rollback,
-        owner_of_task(principal, tenant, task),
-        task,
-        wanted.alias,
-        version=wanted.version,
-        expected=wanted.expected,
-        moved_by=principal.name,
-    )
-    return json_response(move_json(move))
+    owner, wanted = owner_of_task(principal, tenant, task), body or RollbackBody()
+    change, options = acting_store(request).rollback, {"version": wanted.version, "expected": wanted.expected}
+    return await moved(request, principal, change, owner, task, wanted.alias, **options)

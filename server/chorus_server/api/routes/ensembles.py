@@ -22,7 +22,12 @@ from chorus_server.api.inference.items import weights_of
 from chorus_server.api.library.resolve import check_base
 from chorus_server.api.library.shared import ensemble_to_read
 from chorus_server.api.records import ensemble_json
-from chorus_server.api.schemas.prompts import EnsemblePage, EnsembleVersionBody, StoredEnsemble
+from chorus_server.api.schemas.prompts import (
+    EnsemblePage,
+    EnsembleVersionBody,
+    EnsembleVersionPage,
+    StoredEnsemble,
+)
 from chorus_server.api.services import acting_store, services_of
 from chorus_server.errors import InvalidInputError
 from prompts_store.records import EnsembleMember
@@ -40,11 +45,29 @@ async def list_ensembles(
         library.store.list_ensembles, principal.tenant, prefix=prefix or "", limit=limit, cursor=cursor
     )
     ensembles = (
-        ensemble_json(record.latest, record.aliases)
+        ensemble_json(record.latest, record)
         for record in page.items
         if principal.may_name(record.latest.name)
     )
     return await list_response("ensembles", ensembles, after={"next_cursor": page.next_cursor})
+
+
+@router.get("/v1/ensembles/{name}/versions", response_model=EnsembleVersionPage, responses=READ_ERRORS)
+async def list_ensemble_versions(
+    request: Request,
+    principal: MayRead,
+    name: EnsembleName,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    tenant: TenantName = None,
+) -> Response:
+    """An ensemble's versions, newest first."""
+    library = services_of(request).library
+    owner = await ensemble_to_read(library, principal, tenant, name)
+    record = await library.read(library.store.get_ensemble, owner, name)
+    page = await library.read(library.store.list_ensemble_versions, owner, name, limit=limit, cursor=cursor)
+    versions = (ensemble_json(version, record) for version in page.items)
+    return await list_response("versions", versions, after={"next_cursor": page.next_cursor})
 
 
 @router.post(
@@ -81,7 +104,7 @@ async def publish_ensemble(
         created_by=principal.name,
     )
     record = await library.read(library.store.get_ensemble, owner, name)
-    return json_response(ensemble_json(made, record.aliases), 201 if created else 200)
+    return json_response(ensemble_json(made, record), 201 if created else 200)
 
 
 @router.get("/v1/ensembles/{name}", response_model=StoredEnsemble, responses=READ_ERRORS)
@@ -104,7 +127,7 @@ async def show_ensemble(
         suffix = str(version) if version is not None else alias
         reference = f"{owner}/{name}@{suffix}"
         found = await library.resolve_ensemble(reference, owner, "alias" if alias else "version")
-    return json_response(ensemble_json(found, record.aliases))
+    return json_response(ensemble_json(found, record))
 
 
 @router.delete("/v1/ensembles/{name}", status_code=204, response_model=None, responses=WRITE_ERRORS)

@@ -1,23 +1,28 @@
-"""`.../neighbors`: the vocabulary pieces nearest to each prompt row (Lester et al. 2021, section 7)."""
+"""`.../neighbors`: the vocabulary pieces nearest to each prompt row, and how far training moved it (Lester et
+al. 2021, section 7)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
 
 from chorus_server.api.door.auth import MayRead
 from chorus_server.api.door.routing import ChorusRoute
+from chorus_server.api.http.errors import StoreAnswerError
 from chorus_server.api.http.parameters import TaskName, TenantName, VersionInPath
 from chorus_server.api.http.responses import READ_ERRORS
 from chorus_server.api.inference.answers import list_response
 from chorus_server.api.library.resolve import PromptLibrary, check_base
 from chorus_server.api.library.shared import task_to_read
 from chorus_server.api.schemas.common import AnswerModel
-from chorus_server.api.services import services_of
+from chorus_server.api.services import Serving, services_of
 from chorus_server.errors import ModelMismatchError
+from chorus_server.tenancy.principal import Principal
+from chorus_server.tuning.training.beginning import began_from, first_values
+from chorus_server.tuning.training.initialisers import InitialiserSource
 from prompts_store.records import PromptVersion
 
 router = APIRouter(route_class=ChorusRoute, tags=["versions"])
@@ -35,12 +40,23 @@ class Neighbor(AnswerModel):
     cosine: float
 
 
+class RowMovement(AnswerModel):
+    """A row against the values that its training began with."""
+
+    cosine: float
+    distance: float
+
+
 class NeighborRow(AnswerModel):
     """One prompt row."""
 
     row: int
     norm: float
     neighbors: list[Neighbor]
+    moved: RowMovement | None = Field(
+        description="Since the training's first step; null for a version whose lineage does not tell with "
+        "which values it began, as one that was uploaded."
+    )
 
 
 class NeighborsAnswer(AnswerModel):
@@ -60,7 +76,7 @@ async def neighbors(
     top_k: Annotated[int, Query(ge=1, le=50, description="Pieces for each row.")] = 5,
     tenant: TenantName = None,
 ) -> Response:
-    """The nearest vocabulary pieces of each prompt row, by cosine."""
+    """The nearest vocabulary pieces of each prompt row, by cosine, and how far training moved the row."""
     services = services_of(request)
     serving = services.ready()
     library = services.library
@@ -71,24 +87,41 @@ async def neighbors(
         raise ModelMismatchError(
             f"The prompt is {version.manifest.width} wide, but the model {serving.base.width}.", field="n"
         )
-    rows = await services.text.run(
-        _neighbor_rows, library, version, serving.base.embeddings, serving.vocabulary.piece, top_k
-    )
+    began = await _began_from(library, principal, version)
+    rows = await services.text.run(_neighbor_rows, library, version, began, serving, top_k)
     named = {"task": f"{version.tenant}/{version.task}", "version": version.number}
     return await list_response("rows", rows, before=named)
+
+
+async def _began_from(
+    library: PromptLibrary, principal: Principal, version: PromptVersion
+) -> PromptVersion | None:
+    """The version that this one's training began with, if there was one and the caller may see it."""
+    reference = began_from(version)
+    if reference is None:
+        return None
+    try:
+        return await library.resolve(reference, version.tenant, "n", patterns=principal.tasks, right="read")
+    except StoreAnswerError:
+        return None
 
 
 def _neighbor_rows(
     library: PromptLibrary,
     version: PromptVersion,
-    embeddings: Callable[[], np.ndarray[Any, Any]],
-    piece: Callable[[int], str],
+    began: PromptVersion | None,
+    serving: Serving,
     top_k: int,
 ) -> list[dict[str, Any]]:
-    with library.store.hold(version):
-        values = library.store.values(version.manifest.digest)
-    ids, cosines = nearest(values, embeddings(), top_k)
-    norms = np.linalg.norm(values, axis=1)
+    values, table = _values(library, version), serving.base.embeddings()
+    ids, cosines = nearest(values, table, top_k)
+    norms, piece = np.linalg.norm(values, axis=1), serving.vocabulary.piece
+
+    def source() -> InitialiserSource:
+        return InitialiserSource(serving.vocabulary, lambda ids: table[list(ids)], serving.base.width)
+
+    first = first_values(version, source, None if began is None else _values(library, began))
+    moved = [None] * len(values) if first is None else _movements(values, first)
     return [
         {
             "row": row,
@@ -97,8 +130,23 @@ def _neighbor_rows(
                 {"piece": piece(int(id)), "id": int(id), "cosine": float(cosine)}
                 for id, cosine in zip(ids[row], cosines[row], strict=True)
             ],
+            "moved": moved[row],
         }
         for row in range(len(values))
+    ]
+
+
+def _values(library: PromptLibrary, version: PromptVersion) -> Floats:
+    with library.store.hold(version):
+        return library.store.values(version.manifest.digest)
+
+
+def _movements(values: Floats, first: Floats) -> list[dict[str, float]]:
+    cosines = (_unit(values) * _unit(first)).sum(axis=1)
+    distances = np.linalg.norm(values - first, axis=1)
+    return [
+        {"cosine": float(cosine), "distance": float(distance)}
+        for cosine, distance in zip(cosines, distances, strict=True)
     ]
 
 

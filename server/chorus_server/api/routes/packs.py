@@ -9,7 +9,6 @@ from fastapi import APIRouter, Query, Request, Response
 from chorus_server.api.door.auth import MayRead, MayWrite
 from chorus_server.api.door.routing import ChorusRoute
 from chorus_server.api.http.parameters import (
-    AliasName,
     Cursor,
     Limit,
     PackName,
@@ -21,15 +20,8 @@ from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.library.resolve import check_base
 from chorus_server.api.library.shared import pack_to_read
-from chorus_server.api.records import move_json, pack_json
-from chorus_server.api.schemas.prompts import (
-    AliasBody,
-    AliasMoveAnswer,
-    PackPage,
-    PackVersionBody,
-    RollbackBody,
-    StoredPack,
-)
+from chorus_server.api.records import pack_json
+from chorus_server.api.schemas.prompts import PackPage, PackVersionBody, PackVersionPage, StoredPack
 from chorus_server.api.services import acting_store, services_of
 from chorus_server.errors import InvalidInputError
 from chorus_server.validation import join_path
@@ -51,6 +43,24 @@ async def list_packs(
         pack_json(record.latest, record) for record in page.items if principal.may_name(record.latest.name)
     )
     return await list_response("packs", packs, after={"next_cursor": page.next_cursor})
+
+
+@router.get("/v1/packs/{name}/versions", response_model=PackVersionPage, responses=READ_ERRORS)
+async def list_pack_versions(
+    request: Request,
+    principal: MayRead,
+    name: PackName,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    tenant: TenantName = None,
+) -> Response:
+    """A pack's versions, newest first."""
+    library = services_of(request).library
+    owner = await pack_to_read(library, principal, tenant, name)
+    record = await library.read(library.store.get_pack, owner, name)
+    page = await library.read(library.store.list_pack_versions, owner, name, limit=limit, cursor=cursor)
+    versions = (pack_json(version, record) for version in page.items)
+    return await list_response("versions", versions, after={"next_cursor": page.next_cursor})
 
 
 @router.post(
@@ -123,62 +133,3 @@ async def delete_pack(
     owner = owner_of_pack(principal, tenant, name)
     await library.write(acting_store(request).delete_pack, owner, name, deleted_by=principal.name)
     return Response(status_code=204)
-
-
-@router.put("/v1/packs/{name}/aliases/{alias}", response_model=AliasMoveAnswer, responses=WRITE_ERRORS)
-async def set_pack_alias(
-    request: Request,
-    principal: MayWrite,
-    name: PackName,
-    alias: AliasName,
-    body: AliasBody,
-    tenant: TenantName = None,
-) -> Response:
-    """Point an alias at a version, atomically."""
-    library = services_of(request).library
-    owner = owner_of_pack(principal, tenant, name)
-    move = await library.write(
-        acting_store(request).set_pack_alias,
-        owner,
-        name,
-        alias,
-        body.version,
-        expected=body.expected,
-        moved_by=principal.name,
-    )
-    return json_response(move_json(move))
-
-
-@router.delete(
-    "/v1/packs/{name}/aliases/{alias}", status_code=204, response_model=None, responses=WRITE_ERRORS
-)
-async def remove_pack_alias(
-    request: Request, principal: MayWrite, name: PackName, alias: AliasName, tenant: TenantName = None
-) -> Response:
-    """Remove an alias; its history stays."""
-    library = services_of(request).library
-    owner = owner_of_pack(principal, tenant, name)
-    await library.write(acting_store(request).remove_pack_alias, owner, name, alias, moved_by=principal.name)
-    return Response(status_code=204)
-
-
-@router.post("/v1/packs/{name}/rollback", response_model=AliasMoveAnswer, responses=WRITE_ERRORS)
-async def rollback_pack(
-    request: Request,
-    principal: MayWrite,
-    name: PackName,
-    body: RollbackBody | None = None,
-    tenant: TenantName = None,
-) -> Response:
-    """Point an alias at the version that it named before."""
-    library, wanted = services_of(request).library, body or RollbackBody()
-    move = await library.write(
-        acting_store(request).rollback_pack,
-        owner_of_pack(principal, tenant, name),
-        name,
-        wanted.alias,
-        version=wanted.version,
-        expected=wanted.expected,
-        moved_by=principal.name,
-    )
-    return json_response(move_json(move))

@@ -133,24 +133,6 @@ class VersionPage(AnswerModel):
     next_cursor: str | None
 
 
-class TaskAnswer(AnswerModel):
-    """A task."""
-
-    task: str
-    description: str
-    created_at: datetime
-    versions: int
-    latest: int
-    aliases: dict[str, int]
-
-
-class TaskPage(AnswerModel):
-    """Tasks, by name."""
-
-    tasks: list[TaskAnswer]
-    next_cursor: str | None
-
-
 class AliasMoveAnswer(AnswerModel):
     """An alias after it moved."""
 
@@ -166,8 +148,36 @@ class AliasHistoryEntry(AliasMoveAnswer):
     moved_by: str
 
 
+class LiveVersionAnswer(AnswerModel):
+    """The version that `live` names, in short."""
+
+    version: int
+    labels: list[str]
+    metrics: dict[str, float]
+
+
+class TaskAnswer(AnswerModel):
+    """A task."""
+
+    task: str
+    description: str
+    created_at: datetime
+    versions: int
+    latest: int
+    aliases: dict[str, int]
+    live: LiveVersionAnswer | None = Field(description="Null if the task has no alias `live`.")
+    last_move: AliasHistoryEntry | None = Field(description="The newest move of any of its aliases.")
+
+
+class TaskPage(AnswerModel):
+    """Tasks, by name."""
+
+    tasks: list[TaskAnswer]
+    next_cursor: str | None
+
+
 class AliasesAnswer(AnswerModel):
-    """Where the aliases of a task point now, and their moves, oldest first."""
+    """Where the aliases of a task, an ensemble or a pack point now, and their moves, oldest first."""
 
     aliases: dict[str, int]
     back: dict[str, int] = Field(
@@ -195,6 +205,14 @@ class StoredEnsemble(AnswerModel):
     digest: str
     created_at: datetime
     aliases: dict[str, int]
+    back: dict[str, int] = Field(description="To which version a rollback of each alias would go.")
+
+
+class EnsembleVersionPage(AnswerModel):
+    """Versions of an ensemble, newest first."""
+
+    versions: list[StoredEnsemble]
+    next_cursor: str | None
 
 
 class PinnedQuestion(AnswerModel):
@@ -216,6 +234,13 @@ class StoredPack(AnswerModel):
     created_at: datetime
     aliases: dict[str, int]
     back: dict[str, int] = Field(description="To which version a rollback of each alias would go.")
+
+
+class PackVersionPage(AnswerModel):
+    """Versions of a pack, newest first."""
+
+    versions: list[StoredPack]
+    next_cursor: str | None
 
 
 class PackPage(AnswerModel):

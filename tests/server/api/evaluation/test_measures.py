@@ -56,3 +56,13 @@ def test_reliability_is_the_expected_calibration_error() -> None:
     assert found["ece"] == pytest.approx(expected)
     assert sum(each["rows"] for each in found["bins"]) == 500
     assert reliability([1.0, 0.0], [True, False])["ece"] == 0.0
+
+
+def test_how_much_can_be_answered_at_a_wanted_accuracy() -> None:
+    confidences, right = [0.9, 0.9, 0.8, 0.7, 0.6], [True, True, False, True, True]
+    found = {each["accuracy"]: each for each in reliability(confidences, right)["risk_coverage"]}
+    assert found[0.8] == {"accuracy": 0.8, "coverage": 1.0, "confidence": 0.6}
+    assert found[0.95] == {"accuracy": 0.95, "coverage": 0.4, "confidence": 0.9}
+    assert reliability([0.9], [False])["risk_coverage"][0] == {
+        "accuracy": 0.8, "coverage": 0.0, "confidence": None
+    }  # fmt: skip

@@ -45,6 +45,8 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/v1/classify"): {"task": None, "input": "good", "labels": ["good", "bad"]},
     ("POST", "/v1/ensemble"): {"tasks": ["a"], "input": "good"},
     ("POST", "/v1/ensembles/{name}/versions"): {"tasks": ["a"]},
+    ("PUT", "/v1/ensembles/{name}/aliases/{alias}"): {"version": 1},
+    ("POST", "/v1/ensembles/{name}/rollback"): {"alias": "live"},
     ("POST", "/v1/decisions"): {
         "model": "a",
         "input": "good",

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from chorus_server.api.routes import neighbors
 from chorus_server.api.routes.neighbors import NeighborsAnswer, nearest
 from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.tuning.document.recipe import Recipe
+from chorus_server.tuning.training.initialisers import InitialiserSource, initial_prompt
+from prompts_store.digests import prompt_digest
+from prompts_store.records import PromptManifest
 from tests.server.api.api_harness import WIDTH, ApiServer, error_of
 
 
@@ -50,7 +57,38 @@ def test_a_row_that_is_an_embedding_finds_its_piece(api: ApiServer, vocabulary: 
     assert all(row["neighbors"][0]["cosine"] == pytest.approx(1) for row in rows)
     assert rows[0]["norm"] == pytest.approx(3 * np.linalg.norm(api.table[5]), rel=1e-5)
     assert len(rows[0]["neighbors"]) == 2 and api.table.shape[1] == WIDTH
+    assert [row["moved"] for row in rows] == [None] * 3, "nobody knows how an upload began"
     for bad in (0, 51, "x"):
         refused = api.http.get("/v1/tasks/near/versions/1/neighbors", params={"top_k": bad})
         assert (refused.status_code, error_of(refused)["field"]) == (400, "top_k")
     assert api.http.get("/v1/tasks/near/versions/2/neighbors").status_code == 404
+
+
+def test_how_far_training_moved_each_row(api: ApiServer, vocabulary: Vocabulary) -> None:
+    """The lineage of a tuned version says what it began with: here the labels' embeddings, as nothing moved
+    but the first row."""
+    recipe = Recipe(prompt_length=3, initialiser="class_labels")
+    source = InitialiserSource(vocabulary, lambda ids: api.table[list(ids)], WIDTH)
+    labels = ("good", "bad")
+    values = initial_prompt(recipe, source, 5, 1, labels=labels)
+    values[0] *= -2
+    first = np.linalg.norm(values[0]) * 1.5
+    lineage = {"source": "tuning", "seed": 5, "index": 1, "recipe": recipe.to_json()}
+    manifest = PromptManifest(prompt_digest(values), length=3, width=WIDTH, labels=labels)
+    api.store.publish("default", "tuned", values, manifest, lineage=lineage)
+    began = {"source": "tuning", "seed": 5, "index": 1, "initial_prompt": "default/tuned@1"}
+    began["recipe"] = recipe.changed(initialiser="existing_prompt").to_json()
+    other = np.ascontiguousarray(values[::-1])
+    api.store.publish("default", "more", other, replace(manifest, digest=prompt_digest(other)), lineage=began)
+
+    def moved(task: str) -> list[Any]:
+        rows = api.http.get(f"/v1/tasks/{task}/versions/1/neighbors").json()["rows"]
+        return [row["moved"] for row in rows]
+
+    turned, *same = moved("tuned")
+    assert turned == {"cosine": pytest.approx(-1), "distance": pytest.approx(first, rel=1e-5)}
+    assert all(each == {"cosine": pytest.approx(1), "distance": 0} for each in same)
+    there = moved("more")
+    assert there[1] == {"cosine": pytest.approx(1), "distance": 0} and there[0]["distance"] > 0
+    assert api.http.delete("/v1/tasks/tuned").status_code == 204
+    assert moved("more") == [None] * 3, "what it began with is gone"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from chorus_server.api.schemas.prompts import PackPage, StoredPack
+from chorus_server.api.schemas.prompts import AliasesAnswer, PackPage, PackVersionPage, StoredPack
 from tests.server.api.api_harness import ApiServer, error_of
 
 
@@ -46,6 +46,14 @@ def test_a_pack_is_pinned_shown_moved_and_deleted(stocked: ApiServer) -> None:
     assert stocked.http.get("/v1/packs/desk").json()["back"] == {}
     stocked.http.put("/v1/packs/desk/aliases/next", json={"version": 2})
     assert stocked.http.delete("/v1/packs/desk/aliases/next").status_code == 204
+    aliases = stocked.http.get("/v1/packs/desk/aliases").json()
+    AliasesAnswer.model_validate(aliases)
+    assert (aliases["aliases"], aliases["back"]) == ({"live": 1}, {})
+    assert [move["version"] for move in aliases["history"]] == [1, 2, 1, 2, None]
+    assert len(stocked.http.get("/v1/packs/desk/aliases?limit=2").json()["history"]) == 2
+    versions = stocked.http.get("/v1/packs/desk/versions").json()
+    PackVersionPage.model_validate(versions)
+    assert [each["version"] for each in versions["versions"]] == [2, 1]
     page = stocked.http.get("/v1/packs").json()
     PackPage.model_validate(page)
     assert [pack["pack"] for pack in page["packs"]] == ["default/desk"]

@@ -14,6 +14,7 @@ from chorus_server.api.schemas.prompts import (
     AliasesAnswer,
     AliasMoveAnswer,
     EnsemblePage,
+    EnsembleVersionPage,
     StoredEnsemble,
     TaskAnswer,
     TaskPage,
@@ -51,6 +52,9 @@ def test_the_life_of_a_task(api: ApiServer) -> None:
     task = get(api, "/v1/tasks/life")
     TaskAnswer.model_validate(task)
     assert (task["task"], task["versions"], task["aliases"]) == ("default/life", 2, {"live": 1})
+    assert task["live"] == {"version": 1, "labels": first["labels"], "metrics": first["metrics"]}
+    assert (task["last_move"]["alias"], task["last_move"]["previous"]) == ("live", None)
+    assert task in get(api, "/v1/tasks", prefix="life")["tasks"]
     assert task["description"] == "of a task"
 
     moved = api.http.put("/v1/tasks/life/aliases/live", json={"version": 2}).json()
@@ -364,6 +368,26 @@ def test_ensembles_are_stored_and_listed(api: ApiServer) -> None:
     assert get(api, "/v1/ensembles/pair")["version"] == 2
     assert get(api, "/v1/ensembles/pair", version=1)["members"] == made.json()["members"]
     assert get(api, "/v1/ensembles/pair", alias="live")["version"] == 1
+    versions = get(api, "/v1/ensembles/pair/versions", limit=1)
+    EnsembleVersionPage.model_validate(versions)
+    assert versions["versions"][0]["members"] == other.json()["members"]
+    rest = get(api, "/v1/ensembles/pair/versions", cursor=versions["next_cursor"])
+    assert [each["version"] for each in rest["versions"]] == [1] and rest["next_cursor"] is None
+    moved = api.http.put("/v1/ensembles/pair/aliases/live", json={"version": 2, "expected": 1})
+    assert moved.json() == {"alias": "live", "version": 2, "previous": 1}
+    late = api.http.put("/v1/ensembles/pair/aliases/live", json={"version": 1, "expected": 1})
+    assert (late.status_code, error_of(late)["code"]) == (409, "alias_moved")
+    assert get(api, "/v1/ensembles/pair")["back"] == {"live": 1}
+    aliases = get(api, "/v1/ensembles/pair/aliases", limit=1)
+    AliasesAnswer.model_validate(aliases)
+    assert (aliases["aliases"], aliases["back"], len(aliases["history"])) == ({"live": 2}, {"live": 1}, 1)
+    assert api.post("/v1/ensembles/pair/rollback", {"version": 1, "expected": 2}).json()["version"] == 1
+    nothing = api.post("/v1/ensembles/pair/rollback", {})
+    assert (nothing.status_code, error_of(nothing)["code"]) == (409, "conflict")
+    api.http.put("/v1/ensembles/pair/aliases/next", json={"version": 2})
+    assert api.http.delete("/v1/ensembles/pair/aliases/next").status_code == 204
+    history = get(api, "/v1/ensembles/pair/aliases")["history"]
+    assert [move["version"] for move in history] == [1, 2, 1, 2, None]
     page = get(api, "/v1/ensembles", prefix="pa")
     EnsemblePage.model_validate(page)
     assert [ensemble["ensemble"] for ensemble in page["ensembles"]] == ["default/pair"]

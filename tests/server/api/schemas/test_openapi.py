@@ -89,7 +89,7 @@ def test_every_json_body_has_an_example() -> None:
         if "application/json" in operation.get("requestBody", {}).get("content", {})
     }
     assert with_body == {(method, path) for method, path, _ in posted()}
-    assert len(with_body) == 27
+    assert len(with_body) == 29
 
 
 @pytest.mark.parametrize(("method", "path", "example"), posted())
@@ -109,8 +109,11 @@ def test_every_example_works_when_pasted(
         .replace("{grantee}", "acme")
     )
     url = url.replace("{tenant}", "default").replace("{n}", "1")
-    if path.startswith("/v1/ensembles/{name}/grants"):
-        stocked.http.post("/v1/ensembles/panel/versions", json={"tasks": ["sst2"]})
+    if path.startswith("/v1/ensembles/{name}/") and not path.endswith("/versions"):
+        for weight in (1, 2):
+            panel = {"tasks": ["sst2"], "weights": [weight]}
+            stocked.http.post("/v1/ensembles/panel/versions", json=panel)
+        stocked.http.put("/v1/ensembles/panel/aliases/live", json={"version": 2})
     if path.startswith("/v1/packs/{name}/") and not path.endswith("/versions"):
         for policy in ("base", "refuse"):
             pack = {"questions": {"mood": {"task": "sst2"}}, "unknown_questions": policy}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from chorus_server.tuning.data.order import _epoch
 from chorus_server.tuning.document.job import JobDocument
 from chorus_server.tuning.document.recipe import RELEASED
 from chorus_server.tuning.jobs.attempts.config import TuningBase
+from chorus_server.tuning.jobs.stages import validate
+from chorus_server.tuning.training.beginning import began_from, first_values
+from chorus_server.tuning.training.initialisers import InitialiserSource, initial_prompt
 from prompts_store.blobs.files import Files
 from prompts_store.digests import prompt_digest
-from prompts_store.records import PromptManifest
+from prompts_store.records import PromptManifest, PromptVersion
 from prompts_store.store import PromptStore
 from tests.server.tuning.jobs.service_tools import (
     FINGERPRINT,
@@ -84,7 +88,28 @@ def test_a_job_becomes_a_version_that_says_where_it_came_from(store: PromptStore
     assert store.aliases(TENANT, "letters") == {"live": 1}
 
 
-def test_seeds_make_an_ensemble_pinned_to_their_versions(store: PromptStore, tmp_path: Path) -> None:
+@pytest.fixture
+def began(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The values that prompts begin with, as they are made."""
+    found: list[Any] = []
+
+    def noted(*args: Any, **options: Any) -> Any:
+        found.append(initial_prompt(*args, **options))
+        return found[-1]
+
+    monkeypatch.setattr(validate, "initial_prompt", noted)
+    return found
+
+
+def made_again(version: PromptVersion, existing: Any = None) -> Any:
+    of = base()
+    return first_values(version, lambda: InitialiserSource(of.vocabulary, of.embed, of.width), existing)
+
+
+def test_seeds_make_an_ensemble_pinned_to_their_versions(
+    store: PromptStore, tmp_path: Path, began: list[Any]
+) -> None:
+    """And the lineage of each is enough to make again what it began with."""
     sent = document(upload(store, jsonl()), ensemble=2, ensemble_name="two", promote=True)
     job = done(store, tmp_path, sent)
     assert job.status == "succeeded", job.error
@@ -94,8 +119,19 @@ def test_seeds_make_an_ensemble_pinned_to_their_versions(store: PromptStore, tmp
     assert [member.version for member in ensemble.members] == [1, 2]
     best = max(job.result["prompts"], key=lambda made: made["best_metric"])
     assert store.aliases(TENANT, "letters") == {"live": best["version"]}
-    lineages = [store.resolve(f"letters@{n}", tenant=TENANT).lineage for n in (1, 2)]
-    assert [lineage["index"] for lineage in lineages] == [0, 1]
+    versions = [store.resolve(f"letters@{n}", tenant=TENANT) for n in (1, 2)]
+    assert [version.lineage["index"] for version in versions] == [0, 1]
+    for version, values in zip(versions, began, strict=True):
+        np.testing.assert_array_equal(made_again(version), values)
+        assert not np.array_equal(store.values(version.manifest.digest), values)
+    for wrong in (
+        {"source": "upload"},
+        {"seed": "3"},
+        {"index": None},
+        {"recipe": None},
+        {"recipe": {"x": 1}},
+    ):
+        assert made_again(replace(versions[0], lineage={**versions[0].lineage, **wrong})) is None
 
 
 def test_a_choice_on_the_test_split_is_marked(store: PromptStore, tmp_path: Path) -> None:
@@ -138,14 +174,17 @@ def test_two_tasks_train_in_one_job_each_with_its_own_data(store: PromptStore, t
 
 
 def test_transfer_starts_from_the_version_that_was_meant_when_it_began(
-    store: PromptStore, tmp_path: Path
+    store: PromptStore, tmp_path: Path, began: list[Any]
 ) -> None:
     file = upload(store, jsonl())
     source = done(store, tmp_path, document(file, task="source"))
     job = done(store, tmp_path, document(file, task="target", initial_prompt="source"))
     assert job.status == "succeeded", job.error
-    lineage = store.resolve("target", tenant=TENANT).lineage
-    assert lineage["initial_prompt"] == f"{TENANT}/source@1"
+    version = store.resolve("target", tenant=TENANT)
+    assert began_from(version) == version.lineage["initial_prompt"] == f"{TENANT}/source@1"
+    existing = store.values(source.result["prompts"][0]["digest"])
+    np.testing.assert_array_equal(made_again(version, existing), began[1])
+    assert made_again(version) is None, "the prompt that it began with is gone"
     assert job.progress["settled"]["initial_prompts"] == [f"{TENANT}/source@1"]
     assert source.result["prompts"][0]["digest"] != job.result["prompts"][0]["digest"]
     foreign = done(store, tmp_path, document(file, initial_prompt="other/source"))
