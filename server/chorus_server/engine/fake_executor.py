@@ -191,6 +191,7 @@ class FakeExecutor:
         self._padded = padded_vocab_size or vocab_size
         self._rows: dict[int, tuple[int, bool]] = {}
         self._blocks = [_Block(shape) for shape in ladder.blocks]
+        self._encoded: tuple[tuple[tuple[int, ...], ...], list[tuple[int, bool]]] | None = None
         self._uncollected: list[FakePending] = []
 
     @property
@@ -232,6 +233,10 @@ class FakeExecutor:
 
     def _prefill(self, plan: PrefillPlan) -> PrefillResult:
         inputs = self._encode(plan)
+        if not plan.admissions:
+            return PrefillResult(
+                plan.step, tuple(row for row, (_, finite) in enumerate(inputs) if not finite)
+            )
         if sorted(admission.row for admission in plan.admissions) != list(range(len(plan.inputs))):
             raise PlanError(f"step {plan.step}: every row is admitted once")
         failed = []
@@ -250,7 +255,9 @@ class FakeExecutor:
         longest = max(self._ladder.tree_sizes, default=0)
         if any(not 0 < len(target) <= longest for targets in plan.targets for target in targets):
             raise PlanError(f"step {plan.step}: a target is empty, or longer than {longest}")
-        inputs = self._encode(plan)
+        if plan.encoded and (self._encoded is None or self._encoded[0] != plan.inputs):
+            raise PlanError(f"step {plan.step} scores inputs that are not those encoded last")
+        inputs = self._encoded[1] if plan.encoded and self._encoded else self._encode(plan)
         return ScoreResult(
             plan.step,
             tuple(
@@ -271,7 +278,9 @@ class FakeExecutor:
             raise PlanError(f"{[len(ids) for ids in inputs]} tokens in {tokens} of {counts}")
         for load in plan.loads:
             self._load(load)
-        return [self._read(ids) for ids in inputs]
+        found = [self._read(ids) for ids in inputs]
+        self._encoded = inputs, found
+        return found
 
     def _load(self, load: RowLoad) -> None:
         values = self.host_prompts.values(load.digest)

@@ -28,6 +28,10 @@ LEAST_TOKENS = 3
 """A product of one or two rows has other bits than the same rows in a larger one, with bf16 operands."""
 
 
+TREES_TOGETHER = 5
+"""How many of the largest trees of one input are scored in one pass."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class BlockShape:
     """Shape of a decode block. Each shape and mode is one compile.
@@ -85,6 +89,15 @@ class Ladder:
         it, else the most that there are."""
         compiled = sorted(R for R, J in self.score_buckets if nodes == J)
         return next((R for R in compiled if rows <= R), compiled[-1])
+
+    def trees_of_one(self, bucket: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+        """How many trees of how many nodes a dispatch of a score bucket has room for, if it is for one input
+        and the largest trees: `TREES_TOGETHER` of these and one of each smaller size. Empty for others."""
+        R, J = bucket
+        sizes = self.tree_sizes
+        if R > 1 or sizes[-1] != J:
+            return ()
+        return ((TREES_TOGETHER, J), *((1, size) for size in sizes[:-1]))
 
     def score_lengths(self, bucket: tuple[int, int]) -> tuple[int, ...]:
         """Lengths of encoder memory that a score bucket `(R, J)` is compiled with, ascending.
@@ -155,7 +168,7 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class PrefillPlan:
-    """Encode a batch and admit its rows to slots.
+    """Encode a batch and admit its rows to slots; without admissions, encode what a `ScorePlan` scores.
 
     Attributes:
         tokens: size of the token axis, one of `Ladder.token_counts`; 0 means the largest.
@@ -174,6 +187,9 @@ class ScorePlan:
     """Encode a batch and sum the log probabilities of each input's targets; `tokens` as in `PrefillPlan`.
 
     The trees in which they are scored follow from the targets and the ladder: see `target_trees`.
+
+    Attributes:
+        encoded: whether the last plan that encoded anything has encoded these inputs.
     """
 
     step: int
@@ -182,6 +198,7 @@ class ScorePlan:
     targets: tuple[tuple[tuple[int, ...], ...], ...]
     loads: tuple[RowLoad, ...] = ()
     tokens: int = 0
+    encoded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

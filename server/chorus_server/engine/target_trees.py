@@ -18,6 +18,9 @@ Targets = tuple[tuple[int, ...], ...]
 MOST_TREES = 128
 """In how many trees the targets of one request may be scored. It bounds the time of a step."""
 
+FEW_TREES = 2
+"""Up to so many of the largest trees of an input are scored one after another, more of them together."""
+
 EDGES_PER_NODE = 2
 """How many edges a compiled tree has room for. Distinct targets that end in `</s>` need no more: one leads to
 each node, and at most one `</s>` follows it."""

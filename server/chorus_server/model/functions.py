@@ -3,6 +3,7 @@ ids."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -239,8 +240,7 @@ class Functions:
             some, J, _ = nodes.shape
             logits = module.logits(nodes.reshape(some * J, -1))
             place = jnp.arange(some)[:, None] * J + sources
-            picked = logits.at[place, pieces].get(mode="clip")
-            return picked - jax.nn.logsumexp(logits, axis=1).at[place].get(mode="clip")
+            return _of_edges(logits, jax.nn.logsumexp(logits, axis=1), place, pieces)
 
         B, J, _ = hidden.shape
         together = max(n for n in range(1, B + 1) if B % n == 0 and (n == 1 or n * J <= TARGET_CHUNK))
@@ -250,6 +250,21 @@ class Functions:
         groups = jax.tree.map(lambda leaf: leaf.reshape(-1, together, *leaf.shape[1:]), parts)
         mapped: Array = jax.lax.map(of_some, groups)
         return mapped.reshape(B, -1)
+
+    def log_probabilities_of_one(
+        self, params: PyTree, memory: PyTree, lengths: Int[Array, "1"], trees: Sequence[Trees]
+    ) -> tuple[Float32[Array, "C E"], ...]:
+        """`tree_log_probabilities` for trees of several sizes of one input, all in one pass: for each size
+        those of its C trees."""
+        module = self._merge(params)
+        logits = module.logits(module.hidden_trees_of_one(memory, lengths, trees, self._attend))
+        normaliser, found, start = jax.nn.logsumexp(logits, axis=1), [], 0
+        for each in trees:
+            C, J = each.tokens.shape
+            place = start + jnp.arange(C)[:, None] * J + each.sources
+            found.append(_of_edges(logits, normaliser, place, each.pieces))
+            start += C * J
+        return tuple(found)
 
     @property
     def _attend(self) -> Attention:
@@ -273,6 +288,15 @@ class Functions:
 
 def _before(lengths: Int[Array, "*rows"], length: int) -> Bool[Array, "*rows {length}"]:
     return jnp.arange(length) < lengths[..., None]
+
+
+def _of_edges(
+    logits: Float32[Array, "M V"],
+    normaliser: Float32[Array, "M"],
+    place: Int[Array, "C E"],
+    pieces: Int[Array, "C E"],
+) -> Float32[Array, "C E"]:
+    return logits.at[place, pieces].get(mode="clip") - normaliser.at[place].get(mode="clip")
 
 
 def _log_probability(logits: Float32[Array, "M V"], wanted: Int[Array, "M"]) -> Float32[Array, "M"]:

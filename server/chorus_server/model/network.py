@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -104,6 +106,16 @@ class T5(nnx.Module):
         real = visible(lengths, jax.tree.leaves(memory)[0].shape[-2])
         x = self._whole(self.embedding[...].at[trees.tokens].get(mode="clip"))
         return self.decoder.trees(x, trees, memory, real, attend)
+
+    def hidden_trees_of_one(
+        self, memory: PyTree, lengths: Int[Array, "1"], trees: Sequence[Trees],
+        attend: Attention = dense_attention,
+    ) -> Float[Array, "N D"]:  # fmt: skip
+        """The same at the N nodes, end to end, of trees of several sizes of one input."""
+        real = visible(lengths, jax.tree.leaves(memory)[0].shape[-2])
+        tokens = jnp.concatenate([each.tokens.reshape(-1) for each in trees])
+        x = self._whole(self.embedding[...].at[tokens].get(mode="clip"))
+        return self.decoder.trees_of_one(x[None], trees, memory, real, attend)[0]
 
     def _shifted(self, targets: Int[Array, "B C T"]) -> Float[Array, "B C T D"]:
         """What the decoder reads to make these targets."""

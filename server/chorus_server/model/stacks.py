@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax.numpy as jnp
@@ -146,14 +146,43 @@ class DecoderLayer(nnx.Module):
     ) -> Float[Array, "B C T D"]:  # fmt: skip
         """Teacher forcing. All C * T queries of an input read its one memory."""
         B, C, T, D = x.shape
-        own, cross = self.self_attention, self.cross_attention
+        own = self.self_attention
         flat = x.reshape(B * C, T, D)
         h = rms_norm(flat, self.self_attention_norm, self.epsilon)
         query, key, value = (own.split(h, weight) for weight in (own.query, own.key, own.value))
         context = own.join(attend(query, key, value, visible, bias, _weights(drop, 0)))
         flat = flat + channels(drop, 1, context)
 
-        wide = flat.reshape(B, C * T, D)
+        wide = self._read(flat.reshape(B, C * T, D), memory, memory_visible, attend, drop)
+        return wide.reshape(B, C, T, D)
+
+    def nodes(
+        self, x: Float[Array, "1 N D"], memory: dict[str, Float[Array, "1 H L K"]],
+        memory_visible: Bool[Array, "1 L"], seen: Sequence[tuple[Array, Array]], attend: Attention,
+    ) -> Float[Array, "1 N D"]:  # fmt: skip
+        """Nodes of one input's trees, end to end; `seen` has what trees of each size see of themselves, and
+        their bias."""
+        own = self.self_attention
+        h = rms_norm(x, self.self_attention_norm, self.epsilon)
+        all_three = [project(h, weight)[0] for weight in (own.query, own.key, own.value)]
+        contexts, start = [], 0
+        for visible, bias in seen:
+            C, _, J, _ = visible.shape
+            some = slice(start, start := start + C * J)
+            query, key, value = (
+                each[some].reshape(C, J, own.heads, -1).transpose(0, 2, 1, 3) for each in all_three
+            )
+            context = attend(query, key, value, visible, bias)
+            contexts.append(context.transpose(0, 2, 1, 3).reshape(C * J, -1))
+        x = x + project(jnp.concatenate(contexts)[None], own.output)
+        return self._read(x, memory, memory_visible, attend, None)
+
+    def _read(
+        self, wide: Float[Array, "B Q D"], memory: dict[str, Float[Array, "B H L K"]],
+        memory_visible: Bool[Array, "B L"], attend: Attention, drop: LayerDropout | None,
+    ) -> Float[Array, "B Q D"]:  # fmt: skip
+        """Attention to the encoder memory, and feed-forward."""
+        cross = self.cross_attention
         h = rms_norm(wide, self.cross_attention_norm, self.epsilon)
         context = attend(
             cross.split(h, cross.query),
@@ -165,8 +194,7 @@ class DecoderLayer(nnx.Module):
         )
         wide = wide + channels(drop, 2, cross.join(context))
         h = rms_norm(wide, self.feed_forward_norm, self.epsilon)
-        wide = wide + channels(drop, 3, self.feed_forward(h, drop))
-        return wide.reshape(B, C, T, D)
+        return wide + channels(drop, 3, self.feed_forward(h, drop))
 
 
 class Encoder(nnx.Module):
@@ -307,6 +335,22 @@ class Decoder(nnx.Module):
             return read, None
 
         return self._targets(x[:, None], own, memory, memory_visible, visible, bias, attend)[:, 0]
+
+    def trees_of_one(
+        self, x: Float[Array, "1 N D"], trees: Sequence[Trees], memory: PyTree,
+        memory_visible: Bool[Array, "1 L"], attend: Attention,
+    ) -> Float[Array, "1 N D"]:  # fmt: skip
+        """`trees` for trees of several sizes of one input, whose N nodes lie end to end."""
+        table, config = self.relative_bias[...], self.config
+        seen = [(each.visible(), each.bias(table, config)) for each in trees]
+
+        def body(
+            layer: DecoderLayer, carry: Float[Array, "1 N D"], read: PyTree
+        ) -> tuple[Float[Array, "1 N D"], None]:
+            return layer.nodes(carry, read, memory_visible, seen, attend), None
+
+        x, _ = fold(self.layers, body, x, memory)
+        return rms_norm(x, self.final_norm, self.config.norm_epsilon)
 
     def _targets(
         self, x: Float[Array, "B C T D"],

@@ -75,6 +75,29 @@ def test_a_target_in_a_tree_has_the_log_probability_that_it_has_alone(layout: La
         np.testing.assert_allclose(ours, alone, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_trees_of_several_sizes_of_one_input_in_one_pass(layout: Layout) -> None:
+    """Three trees of 12 nodes and one of 4, beside places that no tree has."""
+    model = tiny_model(layout=layout)
+    encoded, targets = _inputs(model), _targets()[2]
+    trees = target_trees(targets, (12,))
+    assert len(trees) >= 3
+    small = target_trees(((9, 1), (8, 1)), (4,))
+    start = model.config.decoder_start_id
+    several = tuple(
+        pack_trees([(0, t) for t in part], (C, J), start, 3)[1]
+        for part, C, J in ((trees, 5, 12), (small, 2, 4))
+    )
+    memory = jax.jit(model.functions.encoder_memory)(model.params, encoded[2:], LENGTHS[2:])
+    found = jax.jit(model.functions.log_probabilities_of_one)(model.params, memory, LENGTHS[2:], several)
+    alone = jax.jit(model.functions.tree_log_probabilities)
+    for part, each in zip((trees, small), found, strict=True):
+        for place, tree in enumerate(part):
+            _, one = pack_trees([(0, tree)], (1, tree.nodes), start, 3)
+            expected = tree.sums(np.asarray(alone(model.params, memory, LENGTHS[2:], one))[0])
+            np.testing.assert_allclose(tree.sums(np.asarray(each)[place]), expected, rtol=2e-5, atol=2e-5)
+
+
 def test_with_matrices_in_bf16_too() -> None:
     model = tiny_model(matrix_dtype="bfloat16")
     encoded = _inputs(model)

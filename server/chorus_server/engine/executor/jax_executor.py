@@ -26,7 +26,6 @@ from chorus_server.engine.plans import (
     StepResult,
 )
 from chorus_server.engine.protocols import HostPrompts, PendingStep
-from chorus_server.engine.target_trees import TargetTree, target_trees
 from chorus_server.errors import InternalError
 
 
@@ -73,6 +72,7 @@ class JaxExecutor:
         self._start_id = decoder_start_id
         self._table, self._tokens, states = compiled["empty"]()
         self._blocks = [_Block(state) for state in states]
+        self._encoded: tuple[tuple[tuple[int, ...], ...], EncodedRows] | None = None
         self._lanes = Lanes([ENCODING, *range(len(ladder.blocks))], run_apart(spec.places))
 
     @property
@@ -144,7 +144,9 @@ class JaxExecutor:
             ENCODING, program, self._spec.params, self._table, self._tokens, ids, starts, lengths
         )
         where: dict[str, Any] = {"starts": starts, "lengths": lengths}
-        return EncodedRows(finite=finite, **where)
+        rows = EncodedRows(finite=finite, **where)
+        self._encoded = plan.inputs, rows
+        return rows
 
     def _prefill(self, plan: PrefillPlan) -> Dispatched:
         packed = []
@@ -171,25 +173,40 @@ class JaxExecutor:
             searches[slots[0]] = slots
 
     def _score(self, plan: ScorePlan) -> Dispatched:
-        """Trees of one size run together, whatever their rows; each has the same bits wherever it runs."""
+        """Trees of one size run together, whatever their rows, and all trees of an input that has a step for
+        itself; each has the same bits wherever it runs."""
         most = max(self._ladder.tree_sizes, default=0)
         for size in {len(target) for targets in plan.targets for target in targets}:
             if not 0 < size <= most:
                 raise InternalError(f"a plan scores a target of {size} tokens in trees of {most} nodes")
-        by_size: dict[int, list[tuple[int, TargetTree]]] = {}
-        for row, targets in enumerate(plan.targets):
-            for tree in target_trees(targets, self._ladder.tree_sizes) if targets else ():
-                by_size.setdefault(tree.nodes, []).append((row, tree))
-        rows, (B, L), scored = self._encode(plan), plan.bucket, []
-        for J, trees in sorted(by_size.items()):
-            R = self._ladder.score_rows(J, B)
-            program = self._programs[names.score_name(R, J, self._ladder.memory_length((R, J), L))]
-            for at in range(0, len(trees), R):
-                part = trees[at : at + R]
-                packed = packing.pack_trees(part, (R, J), self._start_id, self._ladder.max_rows)
-                found = self._lanes.start(ENCODING, program, self._spec.params, self._tokens, rows, *packed)
-                scored.append((part, _start_copy(found)))
+        rows, (_, L), scored = self._rows_of(plan), plan.bucket, []
+        most_rows, start, read = (
+            self._ladder.max_rows,
+            self._start_id,
+            (self._spec.params, self._tokens, rows),
+        )
+        for bucket, groups in packing.score_dispatches(plan, self._ladder):
+            length = self._ladder.memory_length(bucket, L)
+            program = self._programs[names.score_name(*bucket, length)]
+            several = self._ladder.trees_of_one(bucket)
+            shapes = several or (bucket,)
+            packed = [
+                packing.pack_trees(*each, start, most_rows) for each in zip(groups, shapes, strict=True)
+            ]
+            trees = tuple(each for _, each in packed)
+            chosen, count = packed[0][0][: bucket[0]], np.int32(len(groups[0]))
+            arguments = (count, trees) if several else trees
+            found = self._lanes.start(ENCODING, program, *read, chosen, *arguments)
+            for group, each in zip(groups, found if several else (found,), strict=True):
+                scored.append((group, _start_copy(each)))
         return Dispatched(plan, scored, {})
+
+    def _rows_of(self, plan: ScorePlan) -> EncodedRows:
+        if not plan.encoded:
+            return self._encode(plan)
+        if self._encoded is None or self._encoded[0] != plan.inputs:
+            raise InternalError("a plan scores inputs that are not those encoded last")
+        return self._encoded[1]
 
     def _decode(self, plan: DecodePlan) -> Dispatched:
         block, shape = self._blocks[plan.block], self._ladder.blocks[plan.block]

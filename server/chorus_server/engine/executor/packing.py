@@ -11,10 +11,17 @@ from numpy.typing import NDArray
 
 from chorus_server.engine.executor.prefill import Admitted
 from chorus_server.engine.executor.state import MAX_BEAMS, initial_slots, no_logit_bias
-from chorus_server.engine.plans import Admission, BlockShape, RowLoad
+from chorus_server.engine.plans import (
+    TREES_TOGETHER,
+    Admission,
+    BlockShape,
+    Ladder,
+    RowLoad,
+    ScorePlan,
+)
 from chorus_server.engine.protocols import HostPrompts
 from chorus_server.engine.sampling import DEVICE_DTYPES, device_values
-from chorus_server.engine.target_trees import EDGES_PER_NODE, TargetTree
+from chorus_server.engine.target_trees import EDGES_PER_NODE, FEW_TREES, TargetTree, target_trees
 from chorus_server.errors import InternalError
 from chorus_server.model.trees import Trees
 
@@ -36,6 +43,39 @@ def pack_inputs(
 
 def _zeros(count: int) -> NDArray[Any]:
     return np.zeros((count,), np.int32)
+
+
+RowTrees = list[tuple[int, TargetTree]]
+"""Trees, each with its row of the batch."""
+
+
+def score_dispatches(plan: ScorePlan, ladder: Ladder) -> Iterator[tuple[tuple[int, int], list[RowTrees]]]:
+    """The score bucket of each dispatch of a plan, and the trees in it: those of one input by size, where the
+    bucket has room for several of it, else one group of any inputs.
+
+    What stands together follows from a request's own targets, wherever it has a program for itself.
+    """
+    B, sizes = plan.bucket[0], ladder.tree_sizes
+    several = ladder.trees_of_one((ladder.score_rows(sizes[-1], B), sizes[-1])) if sizes else ()
+    others: dict[int, RowTrees] = {}
+    for row, targets in enumerate(plan.targets):
+        trees: RowTrees = [(row, tree) for tree in (target_trees(targets, sizes) if targets else ())]
+        largest = [each for each in trees if several and each[1].nodes == sizes[-1]]
+        rest = [each for each in trees if not several or each[1].nodes < sizes[-1]]
+        for first in range(0, len(largest), TREES_TOGETHER):
+            some = largest[first : first + TREES_TOGETHER]
+            groups = [some, *([] for _ in several[1:])]
+            for group, (room, size) in zip(groups[1:], several[1:], strict=True):
+                fitting = [each for each in rest if each[1].nodes == size]
+                group += fitting[:room] if len(some) > FEW_TREES else []
+            rest = [each for each in rest if not any(each in group for group in groups)]
+            yield (1, sizes[-1]), groups
+        for each in rest:
+            others.setdefault(each[1].nodes, []).append(each)
+    for J, group in sorted(others.items()):
+        R = ladder.score_rows(J, B)
+        for first in range(0, len(group), R):
+            yield (R, J), [group[first : first + R]]
 
 
 def pack_trees(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from chorus_server.engine.executor.state import BeamState, BlockState, ModelFunctions, SlotState
+from chorus_server.engine.target_trees import FEW_TREES
 from chorus_server.model.trees import Trees
 
 
@@ -196,11 +197,54 @@ def score(
         chosen: `[R]` i32, the row of the batch that each tree follows; B or more for none.
     """
 
+    memory, lengths, finite = _memory_of(functions, length, tokens, rows, chosen)
+    found = functions.tree_log_probabilities(params, memory, lengths, trees)
+    return jnp.where(finite[:, None], found, jnp.nan)
+
+
+def score_one(
+    functions: ModelFunctions,
+    length: int,
+    params: Any,
+    tokens: Any,
+    rows: EncodedRows,
+    chosen: Array,
+    count: Array,
+    trees: tuple[Trees, ...],
+) -> tuple[Array, ...]:
+    """`score` for several trees of one row, by size, the largest first. All are scored in one pass, unless
+    there are only `FEW_TREES` of the largest: these are scored one after another, and no other.
+
+    Args:
+        count: i32, how many of the largest there are.
+    """
+    memory, lengths, finite = _memory_of(functions, length, tokens, rows, chosen)
+    empty = [jnp.zeros(each.pieces.shape, jnp.float32) for each in trees]
+
+    def one(place: Array, found: Array) -> Array:
+        tree = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, place, 1), trees[0])
+        each = functions.tree_log_probabilities(params, memory, lengths, tree)
+        return jax.lax.dynamic_update_slice_in_dim(found, each, place, 0)
+
+    def few() -> tuple[Array, ...]:
+        return (jax.lax.fori_loop(0, count, one, empty[0]), *empty[1:])
+
+    def together() -> tuple[Array, ...]:
+        return functions.log_probabilities_of_one(params, memory, lengths, trees)
+
+    found: tuple[Array, ...] = jax.lax.cond(count <= FEW_TREES, few, together)
+    return tuple(jnp.where(finite, each, jnp.nan) for each in found)
+
+
+def _memory_of(
+    functions: ModelFunctions, length: int, tokens: Any, rows: EncodedRows, chosen: Array
+) -> tuple[Any, Array, Array]:
+    """Encoder memory of the chosen rows, their lengths, and whether they are finite. A row that failed is
+    empty."""
+
     def of(leaf: Array, missing: Any) -> Array:
         return leaf.at[chosen].get(mode="fill", fill_value=missing)
 
     finite = of(rows.finite, True)
     lengths = jnp.where(finite, of(rows.lengths, 0), 0)
-    memory = functions.row_memory(tokens, of(rows.starts, 0), lengths, length)
-    found = functions.tree_log_probabilities(params, memory, lengths, trees)
-    return jnp.where(finite[:, None], found, jnp.nan)
+    return functions.row_memory(tokens, of(rows.starts, 0), lengths, length), lengths, finite

@@ -120,7 +120,8 @@ def programs(spec: ModelSpec, ladder: Ladder) -> Iterator[Program]:
             yield _encode_program(spec, batch, bucket, tokens)
     for rows, nodes in sorted(set(ladder.score_buckets)):
         for length in ladder.score_lengths((rows, nodes)):
-            yield _score_program(spec, batch, rows, nodes, length)
+            several = ladder.trees_of_one((rows, nodes))
+            yield _score_program(spec, batch, rows, nodes, length, several)
     for shape in shapes:
         yield _admit_program(spec, batch, shape)
         for mode in MODES:
@@ -200,15 +201,32 @@ def _admit_program(spec: ModelSpec, batch: _Batch, shape: BlockShape) -> Program
     return Program(admit_name(shape), function, arguments, state, donate=(0,), reads=reads.admission(apart))
 
 
-def _score_program(spec: ModelSpec, batch: _Batch, rows: int, nodes: int, length: int) -> Program:
-    whole, edges = spec.places.whole, (rows, EDGES_PER_NODE * nodes)
-    of_nodes, of_edges = Struct((rows, nodes), jnp.int32), Struct(edges, jnp.int32)
-    trees = placed(Trees(of_nodes, of_nodes, of_nodes, of_edges, of_edges), whole)
-    chosen = Struct((rows,), jnp.int32, sharding=whole)
-    arguments = (_params(spec), batch.tokens, batch.rows, chosen, trees)
-    found = Struct(edges, jnp.float32, sharding=whole)
+def _score_program(
+    spec: ModelSpec,
+    batch: _Batch,
+    rows: int,
+    nodes: int,
+    length: int,
+    several: tuple[tuple[int, int], ...],
+) -> Program:
+    name, whole = score_name(rows, nodes, length), spec.places.whole
+    chosen, number = (Struct(shape, jnp.int32, sharding=whole) for shape in ((rows,), ()))
+    read = (_params(spec), batch.tokens, batch.rows, chosen)
+    if several:
+        trees, results = zip(*(_trees(whole, *each) for each in several), strict=True)
+        of_one = partial(prefill.score_one, spec.functions, length)
+        return Program(name, of_one, (*read, number, trees), results, reads=reads.decoder)
+    tree, found = _trees(whole, rows, nodes)
     function = partial(prefill.score, spec.functions, length)
-    return Program(score_name(rows, nodes, length), function, arguments, found, reads=reads.decoder)
+    return Program(name, function, (*read, tree), found, reads=reads.decoder)
+
+
+def _trees(whole: Any, count: int, nodes: int) -> tuple[Any, Any]:
+    """So many trees of a size, and what is found for them."""
+    edges = (count, EDGES_PER_NODE * nodes)
+    of_nodes, of_edges = Struct((count, nodes), jnp.int32), Struct(edges, jnp.int32)
+    trees = placed(Trees(of_nodes, of_nodes, of_nodes, of_edges, of_edges), whole)
+    return trees, Struct(edges, jnp.float32, sharding=whole)
 
 
 def _decode_program(spec: ModelSpec, shape: BlockShape, mode: BlockMode) -> Program:

@@ -63,6 +63,10 @@ class ModelFunctions(Protocol):
 
     def tree_log_probabilities(self, params: Any, memory: Any, lengths: Array, trees: Trees) -> Array: ...
 
+    def log_probabilities_of_one(
+        self, params: Any, memory: Any, lengths: Array, trees: Sequence[Trees]
+    ) -> tuple[Array, ...]: ...
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from chorus_server.engine.scheduler.buckets import BucketChooser
 from chorus_server.engine.scheduler.fair_queue import FairQueue, Waiting
 from chorus_server.engine.scheduler.prompt_rows import Acquired, PromptRows
 from chorus_server.engine.scheduler.slots import SlotTable
+from chorus_server.engine.scheduler.step_times import StepShape, StepTimes, shape_of
 from chorus_server.engine.scheduler.steps import PrefillStep, input_ids
 from chorus_server.engine.scheduler.tickets import Ticket
 
@@ -99,11 +100,17 @@ class Batcher:
                     break
         return found
 
-    def place(self, found: Gathered, step: int, now: float) -> PrefillStep | None:
-        """Give rows and slots to as many of the gathered tickets as possible, and take these from the
-        queue."""
+    def place(
+        self, found: Gathered, step: int, now: float, times: StepTimes | None = None
+    ) -> PrefillStep | None:
+        """Give rows and slots to as many of the gathered tickets as possible, and take these from the queue.
+
+        Args:
+            times: of steps, if no batch may make this one long.
+        """
         L = found.tickets[0].fit.input_class
-        seated = self._seated(found.tickets, L)
+        tickets = found.tickets if times is None else self._short(found.tickets, L, times)
+        seated = self._seated(tickets, L)
         placed: list[tuple[Ticket, Acquired]] = []
         for ticket in seated:
             # An earlier ticket may have taken the rows of this one's prompt; the next step loads them again.
@@ -123,6 +130,26 @@ class Batcher:
         lengths, fixed = [ticket.fit.length for ticket, _ in placed], self._is_fixed(found.tickets[0])
         T, B = self._buckets.axis(lengths, L, fixed=fixed)
         return self._step(step, (B, L), T, placed, now)
+
+    def _short(self, tickets: list[Ticket], length: int, times: StepTimes) -> list[Ticket]:
+        """These tickets without those of a batch that would make the step too long for interactive requests:
+        for those in it, or for those that come meanwhile. The head stays."""
+        asked = [ticket for ticket in tickets if ticket.origin.priority == "interactive"]
+        needed = {tickets[0], *asked}
+        others = [ticket for ticket in tickets if ticket not in needed]
+        base, bearable = self._shape(list(needed), length), 0.0 if asked else times.bearable
+        if bearable is None:
+            return tickets
+        for count in range(len(others), 0, -1):
+            kept = needed.union(others[:count])
+            if times.short(self._shape(list(kept), length), base, bearable):
+                return [ticket for ticket in tickets if ticket in kept]
+        return [ticket for ticket in tickets if ticket in needed]
+
+    def _shape(self, tickets: list[Ticket], length: int) -> StepShape:
+        lengths, fixed = [ticket.fit.length for ticket in tickets], self._is_fixed(tickets[0])
+        T, B = self._buckets.axis(lengths, length, fixed=fixed)
+        return shape_of(tickets, (B, length), T)
 
     def most_rows(self, length: int) -> int:
         """The most rows of a prefill step of L = `length`."""

@@ -17,6 +17,7 @@ from chorus_server.engine.plans import (
     DecodeResult,
     Ladder,
     PrefillResult,
+    ScorePlan,
     ScoreResult,
     StepResult,
 )
@@ -25,12 +26,14 @@ from chorus_server.engine.scheduler.batching import Batcher, Gathered
 from chorus_server.engine.scheduler.buckets import BucketChooser
 from chorus_server.engine.scheduler.collecting import Collector, not_finite
 from chorus_server.engine.scheduler.fair_queue import FairQueue, Waiting
+from chorus_server.engine.scheduler.halves import Halved
 from chorus_server.engine.scheduler.loading import Fetch, Loading, drop_holds
 from chorus_server.engine.scheduler.prefill_decode_policy import PrefillDecodePolicy
 from chorus_server.engine.scheduler.prompt_rows import PromptRows
 from chorus_server.engine.scheduler.sequences import Detokenise
 from chorus_server.engine.scheduler.shares import Shares
 from chorus_server.engine.scheduler.slots import Block, SlotTable
+from chorus_server.engine.scheduler.step_times import StepTimes
 from chorus_server.engine.scheduler.steps import DecodeStep, PrefillStep, Step
 from chorus_server.engine.scheduler.tickets import Ticket, TicketPhase
 from chorus_server.engine.stats import LISTED_TASKS, EngineStats, PrefillSummary
@@ -103,6 +106,9 @@ class Scheduler:
             config.protect_decode_rounds,
             config.prefill_token_budget,
         )
+        self._times = StepTimes(ports.clock)
+        self._halved: Halved | None = None
+        self._first_half = 0.0
         self._steps = 0
         self._queued_scores = 0
         self._used: dict[str, tuple[PromptHandle, ...]] = {}
@@ -172,14 +178,20 @@ class Scheduler:
         """
         if self._in_flight and (self._policy.waits_for_results() or self._leaves_room(self._queue.head())):
             return None
-        held_back = self._policy.held_back()
+        held_back, half = self._policy.held_back(), self._halved
+        step: Step | None = None
         head = self._batcher.head(held_back)
+        goes_on = half is not None and half.goes_before(head, held_back)
+        if half is not None and goes_on:
+            head = half.waiting
         # With every slot in use only a score, which needs none, could be in a prefill step.
-        room = self._queued_scores > 0 or self._slots.any_free
-        may = head is not None and room and self._policy.may_prefill(head)
-        if may and (step := self._plan_batch(held_back)) is not None:
-            return step
-        return self._plan_decode()
+        room = goes_on or self._queued_scores > 0 or self._slots.any_free
+        if head is not None and room and self._policy.may_prefill(head):
+            step = self._plan_half() if goes_on else self._plan_batch(held_back)
+        step = step or self._plan_decode()
+        if step is None and half is not None and not self._in_flight:
+            step = self._plan_half()
+        return step
 
     def dispatched(self, step: Step) -> None:
         """Note that the executor took the step, so that the host copies that it read may be evicted."""
@@ -194,8 +206,15 @@ class Scheduler:
         """Read a step's result. Steps are absorbed in the order in which they were dispatched."""
         self._in_flight -= 1
         now = self._ports.clock()
-        self._policy.took(step, now - max(step.planned, self._absorbed))
-        self._absorbed = now
+        seconds, self._absorbed = now - max(step.planned, self._absorbed), now
+        if isinstance(step, PrefillStep) and step.only_encodes:
+            self._first_half = seconds
+            return
+        if isinstance(step.plan, ScorePlan) and step.plan.encoded:
+            seconds += self._first_half
+        block = self._slots.blocks[step.plan.block] if isinstance(step, DecodeStep) else None
+        self._policy.took(step, seconds)
+        self._times.took(step, None if block is None else block.shape, seconds)
         if isinstance(step, DecodeStep):
             if not isinstance(result, DecodeResult):
                 raise InternalError(f"step {step.plan.step} answered with {type(result).__name__}")
@@ -281,9 +300,10 @@ class Scheduler:
         if not found.tickets:
             return None
         now = self._ports.clock()
-        step = self._batcher.place(found, self._steps, now)
+        times = self._times if self._interactive_come else None
+        step = self._batcher.place(found, self._steps, now, times)
         if step is None:
-            if not self._in_flight and not self._slots.in_use:
+            if not (self._in_flight or self._slots.in_use or self._halved):
                 raise InternalError(
                     "a request's prompts fit the device table but found no rows in an idle engine"
                 )
@@ -294,9 +314,28 @@ class Scheduler:
             self._queued_scores -= ticket.kind == "score"
             self._prefilling.add(ticket)
         self._ports.leaving_queue(step.tickets, now)
+        if self._halved is not None:
+            self._halved.set_aside_once()
+        elif times is not None and Halved.halves(step) and not times.bears(step):
+            self._halved = Halved(step)
+            return self._plan_half()
+        self._note_encoding(step)
+        return step
+
+    def _plan_half(self) -> PrefillStep:
+        """The next half of the score step that is done in two."""
+        assert self._halved is not None
+        step = self._halved.next_half(self._steps, self._ports.clock())
+        self._steps += 1
+        if step.only_encodes:
+            self._note_encoding(step)
+        else:
+            self._halved = None
+        return step
+
+    def _note_encoding(self, step: PrefillStep) -> None:
         L = step.plan.bucket[1]
         self._policy.encoded(step.plan.tokens, self._batcher.most_rows(L) * L)
-        return step
 
     def _clear_way(self, found: Gathered) -> None:
         """End tickets that are too late, and fetch prompts again if they were evicted while their tickets
@@ -336,10 +375,13 @@ class Scheduler:
         block.to_release.clear()
         block.releasing.update(release)
         block.in_flight += 1
-        tokens = self._config.decode_tokens_per_dispatch
+        mode, tokens = block.mode or "plain", self._config.decode_tokens_per_dispatch
+        of_batch = all(use.ticket.origin.priority == "batch" for use in block.uses.values())
+        if of_batch and self._interactive_come:
+            tokens = self._times.bearable_tokens(block.shape, mode, tokens)
         for use in block.uses.values():
             use.planned += tokens
-        return DecodePlan(self._steps, block.index, block.mode or "plain", tokens, release)
+        return DecodePlan(self._steps, block.index, mode, tokens, release)
 
     def _collect_prefill(self, step: PrefillStep, result: PrefillResult, now: float) -> None:
         for row, ticket in enumerate(step.tickets):

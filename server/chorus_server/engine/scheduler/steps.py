@@ -26,6 +26,16 @@ class PrefillStep:
     acquired: tuple[Acquired, ...]
     planned: float
 
+    @property
+    def only_encodes(self) -> bool:
+        """Whether it is the first half of a score step."""
+        return isinstance(self.plan, PrefillPlan) and not self.plan.admissions
+
+    @property
+    def of_batch(self) -> bool:
+        """Whether all its requests are of a batch."""
+        return all(ticket.origin.priority == "batch" for ticket in self.tickets)
+
 
 @dataclass(eq=False, slots=True)
 class DecodeStep:

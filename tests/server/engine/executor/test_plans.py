@@ -11,6 +11,7 @@ import pytest
 
 from chorus_server.engine.executor import JaxExecutor
 from chorus_server.engine.executor.testing import MemoryPrompts, tiny_executor, tiny_model
+from chorus_server.engine.fake_executor import FakeExecutor, PlanError
 from chorus_server.engine.plan_codec import decode_plan, encode_plan, read_plans, record_plans
 from chorus_server.engine.plans import (
     Admission,
@@ -67,6 +68,8 @@ def _plans(V: int) -> list[StepPlan]:
         DecodePlan(4, 0, "plain", 8, release=(2,)),
         ScorePlan(5, (4, 16), (TEXT, (5, 1)), (((3, 1), (4, 1), (5, 6, 1)), ((8, 1),))),
         DecodePlan(6, 1, "grouped", 8),
+        _prefill([TEXT]),
+        ScorePlan(8, (4, 16), (TEXT,), (((3, 1),),), encoded=True),
     ]
 
 
@@ -203,6 +206,22 @@ def test_more_targets_than_a_tree_has_take_more_dispatches(executor: JaxExecutor
     ]
     np.testing.assert_allclose(together, apart, rtol=1e-5)
     assert len(set(together)) == len(targets)
+
+
+@pytest.mark.parametrize("fake", [False, True])
+def test_inputs_encoded_in_a_step_of_their_own_have_the_same_scores(
+    executor: JaxExecutor, fake: bool
+) -> None:
+    some: Any = FakeExecutor(MemoryPrompts({}), ladder=LADDER) if fake else executor
+    whole = ScorePlan(0, (4, 16), (TEXT, (5, 1)), (((3, 1), (4, 1)), ((8, 1),)))
+    expected = _run(some, whole)
+    half = dataclasses.replace(whole, encoded=True)
+    _run(some, _prefill(whole.inputs))
+    assert _run(some, half) == expected
+    _run(some, _prefill([(6, 1)], Admission(0, 0, (0,), Sampling(1))))
+    with pytest.raises((InternalError, PlanError), match="encoded last"):
+        some.dispatch(half)
+    _run(some, DecodePlan(1, 0, "plain", 1))
 
 
 def test_a_score_is_the_sum_of_what_decoding_reports(executor: JaxExecutor) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,9 @@ from chorus_server.engine.requests import Request
 from chorus_server.engine.scheduler import core, prefill_decode_policy
 from chorus_server.engine.scheduler.batching import Batcher
 from chorus_server.engine.scheduler.fair_queue import FairQueue, Waiting
+from chorus_server.engine.scheduler.halves import Halved
 from chorus_server.engine.scheduler.prefill_decode_policy import PrefillDecodePolicy
+from chorus_server.engine.scheduler.step_times import StepTimes
 from chorus_server.engine.scheduler.tickets import Ticket
 from tests.server.engine.engine_tools import generate, score
 from tests.server.engine.virtual_time import Simulation, quantile
@@ -25,7 +28,15 @@ UNDER_WAY = 256
 
 
 def step_seconds(plan: StepPlan) -> float:
-    return 0.002 * plan.tokens if isinstance(plan, DecodePlan) else 0.01
+    if isinstance(plan, DecodePlan):
+        return 0.002 * plan.tokens
+    half = plan.encoded if isinstance(plan, ScorePlan) else scores(plan)
+    return 0.005 if half else 0.01
+
+
+def scores(plan: StepPlan) -> bool:
+    """Whether it is a score step, or a half of one."""
+    return isinstance(plan, ScorePlan) or (isinstance(plan, PrefillPlan) and not plan.admissions)
 
 
 def asked(kind: str, rng: random.Random, priority: str) -> Request:
@@ -80,8 +91,8 @@ def test_a_batch_goes_on_beside_texts_that_never_end() -> None:
     rng, seconds = random.Random(7), {"decode": 0.0, "score": 0.0}
 
     def cost(plan: StepPlan) -> float:
-        if not isinstance(plan, PrefillPlan):
-            seconds["decode" if isinstance(plan, DecodePlan) else "score"] += step_seconds(plan)
+        if scores(plan) or isinstance(plan, DecodePlan):
+            seconds["score" if scores(plan) else "decode"] += step_seconds(plan)
         return step_seconds(plan)
 
     def another(over: Request) -> None:
@@ -104,7 +115,7 @@ def longest_wait(who: str) -> tuple[float, int]:
     sim = Simulation(
         LONG,
         EngineConfig(),
-        cost=lambda plan: 5 * step_seconds(plan) if isinstance(plan, ScorePlan) else step_seconds(plan),
+        cost=lambda plan: 5 * step_seconds(plan) if scores(plan) else step_seconds(plan),
     )
 
     def short() -> Request:
@@ -133,7 +144,7 @@ def test_a_batch_that_waits_for_its_tenants_texts_holds_up_nobody_else(
     who: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited, done = longest_wait(who)
-    assert waited < 0.1 and done >= 10
+    assert waited < 0.1 and done >= 8
     with monkeypatch.context() as patch:
         patch.setattr(Batcher, "head", first_or_none)
         control, _ = longest_wait(who)
@@ -173,3 +184,92 @@ def test_a_batch_of_long_texts_leaves_a_slot_even_if_all_of_it_begins_in_one_ste
     waits = [seconds for over, seconds, _ in sim.served if over.origin.priority == "interactive"]
     assert len(waits) == 30
     assert max(waits) < 0.05 if reserved_slots else max(waits) > 0.3
+
+
+def by_row(plan: StepPlan) -> float:
+    """A device that takes 4 ms for one row and 10 for four, half of it to encode them."""
+    if isinstance(plan, DecodePlan):
+        return 0.001 * plan.tokens
+    both = isinstance(plan, ScorePlan) and not plan.encoded
+    return (1.0 if both else 0.5) * (0.002 + 0.002 * plan.bucket[0])
+
+
+def waits_beside(batch: str, cost: Callable[[StepPlan], float], seconds: float = 4.0) -> tuple[float, int]:
+    """Seconds from the instant at which a label is asked for to its answer, of 99 %, beside a batch of a
+    kind; and how many of the batch are answered."""
+    rng, due, waits, done = random.Random(7), dict[str, float](), list[float](), 0
+    sim = Simulation(LADDER, EngineConfig(), cost=cost)
+
+    def another(over: Request) -> None:
+        nonlocal done
+        if over.origin.priority == "batch":
+            done += 1
+            sim.submit(asked(batch, rng, "batch"))
+        else:
+            waits.append(sim.clock() - due[over.origin.request_id])
+
+    sim.on_over = another
+    arrivals, start = [(0.0, asked(batch, rng, "batch")) for _ in range(UNDER_WAY)], sim.clock()
+    for at in range(int(10 * seconds) - 10):
+        arrivals.append((0.5 + 0.1 * at + 0.05 * rng.random(), asked("label", rng, "interactive")))
+        due[arrivals[-1][1].origin.request_id] = start + arrivals[-1][0]
+    sim.run(arrivals, until=seconds)
+    assert len(waits) >= 5 * seconds
+    return quantile(waits[1:], 0.99), done  # nobody reckons with the first
+
+
+@pytest.mark.parametrize("batch", ["label", "text"])
+def test_while_interactive_requests_come_the_steps_of_a_batch_are_short(
+    batch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A label waits for half as long as it takes itself, at most: for one row that is encoded or scored, or
+    for a few tokens; and is in a step of its own."""
+    own = by_row(ScorePlan(0, (1, 32), (), (), tokens=32))
+    waited, _ = waits_beside(batch, by_row)
+    assert waited <= 1.5 * own
+    if batch == "label":
+        with monkeypatch.context() as patch:
+            patch.setattr(Halved, "halves", staticmethod(lambda step: False))
+            control, _ = waits_beside(batch, by_row)
+            assert control > 1.9 * own, "whole steps of one row must fail this test"
+    monkeypatch.setattr(StepTimes, "short", lambda self, shape, needed, bearable: True)
+    monkeypatch.setattr(StepTimes, "bearable_tokens", lambda self, shape, mode, most: most)
+    control, _ = waits_beside(batch, by_row)
+    assert control > 1.7 * own, "steps of many rows or tokens must fail this test"
+
+
+@pytest.mark.parametrize("batch", ["label", "text"])
+def test_where_short_steps_take_as_long_a_batch_keeps_its_whole_ones(
+    batch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def alike(plan: StepPlan) -> float:
+        if isinstance(plan, DecodePlan):
+            return 0.001
+        return 0.005 if isinstance(plan, ScorePlan) and not plan.encoded else 0.0025
+
+    _, done = waits_beside(batch, alike)
+    monkeypatch.setattr(StepTimes, "short", lambda self, shape, needed, bearable: shape == needed)
+    _, control = waits_beside(batch, alike)
+    monkeypatch.undo()
+    monkeypatch.setattr(core, "_MOMENT_SECONDS", -1.0)
+    _, most = waits_beside(batch, alike)
+    assert done >= 0.9 * most and control < 0.7 * most
+
+
+def test_a_batch_alone_takes_whole_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answered() -> int:
+        rng, done = random.Random(7), 0
+
+        def another(over: Request) -> None:
+            nonlocal done
+            done += 1
+            sim.submit(asked("label", rng, "batch"))
+
+        sim = Simulation(LADDER, EngineConfig(), cost=by_row, on_over=another)
+        first = [(0.0, asked("label", rng, "interactive"))]
+        sim.run(first + [(2.0, asked("label", rng, "batch")) for _ in range(UNDER_WAY)], until=4.0)
+        return done
+
+    done = answered()
+    monkeypatch.setattr(core, "_MOMENT_SECONDS", math.inf)
+    assert answered() < 0.8 * done, "the control: steps kept short for nobody"
