@@ -132,7 +132,7 @@ def main() -> None:
         set_up = fill(folder, given.versions or EACH)
         print(set_up)
         (secret := folder / "operator.key").write_text("an-operator-of-this-machine")
-        shapes = {"input_lengths": "64", "batch_rows": "4", "blocks": "64x32x4", "score_buckets": "4x64"}
+        shapes = {"shapes": "input_lengths=64 batch_rows=4 blocks=64x32x4 score_buckets=4x64"}
         with Served(folder, operator_key_file=secret, layout="scanned", **shapes) as server:
             server.wait_ready()
             things = make_things(str(server.http.base_url), secret.read_text())

@@ -66,14 +66,8 @@ def by_ray(server: S3Server, settings: dict[str, Any], rows: int, files: int, fo
     import ray
 
     place = server.address()
-    reached = {
-        "blob_endpoint": place.endpoint,
-        "blob_region": place.region,
-        "blob_allow_http": True,
-        "blob_credentials_file": str(place.credentials_file),
-    }
-    source, target = f"{place.url}/in", f"{place.url}/out"
-    given = settings | reached
+    source, target = (server.url(place).replace("?", f"/{where}?") for where in ("in", "out"))
+    given = settings | {"blob_credentials_file": str(place.credentials_file)}
     bucket = bucket_of(load_settings(given, listening=False), source, "source")
     size = rows // files
     for number in range(files):

@@ -92,7 +92,8 @@ class Replica(ApiServer):
         return [self._upkeep()]
 
     async def _upkeep(self) -> None:
-        async with upkept(self._app):
+        # What a collection asks comes once an hour, from one replica.
+        async with upkept(self._app, collecting=False):
             await asyncio.Event().wait()
 
 
@@ -282,9 +283,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             folder, url = Path(scratch), postgres.create()
             vocabulary = Vocabulary.load(train_vocabulary(folder), extra_ids=4)
-            # What a collection asks comes once an hour, from one replica.
-            settings: dict[str, Any] = {"database_url": url, "collect_interval_seconds": 0}
-            with Replica(folder / "data", vocabulary, **settings) as server:
+            with Replica(folder / "data", vocabulary, database_url=url) as server:
                 filled = fill(server.store, given.tasks, given.tenants)
                 for n in range(WARM_TASKS):
                     server.push(f"warm-{n}", seed=n)

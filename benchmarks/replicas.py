@@ -46,7 +46,7 @@ from tests.server.cluster.ray_cluster import RayCluster
 
 ROOT = Path(__file__).parents[1]
 OPERATOR = "an-operator-of-benchmarks-0123456789"
-SHAPES = {"input_lengths": "48", "batch_rows": "1,4", "blocks": "48x8x4", "score_buckets": "1x16,4x16"}
+SHAPES = {"shapes": "input_lengths=48 batch_rows=1,4 blocks=48x8x4 score_buckets=1x16,4x16"}
 TASKS, WIDTH = 16, 26
 _WARM_SECONDS = 3.0
 

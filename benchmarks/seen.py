@@ -201,8 +201,7 @@ def main() -> None:
         key, place, vocabulary = folder / "operator", s3.address(), train_vocabulary(folder)
         key.write_text(OPERATOR)
         settings = {
-            "database_url": postgres.create(), "operator_key_file": key, "blob_url": place.url,
-            "blob_endpoint": place.endpoint, "blob_region": place.region, "blob_allow_http": place.allow_http,
+            "database_url": postgres.create(), "operator_key_file": key, "blob_url": s3.url(place),
             "blob_credentials_file": place.credentials_file,
         }  # fmt: skip
         hows: list[tuple[str, ...]] = [()] * given.replicas + [("deaf",)]

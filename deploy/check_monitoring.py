@@ -54,14 +54,10 @@ CONTROLS = (
 )
 SERVER = {
     # A few shapes are enough: the names of the metrics do not depend on how many are compiled.
-    "CHORUS_INPUT_LENGTHS": "64",
-    "CHORUS_BATCH_ROWS": "4",
-    "CHORUS_BLOCKS": "64x16x8",
-    "CHORUS_SCORE_BUCKETS": "4x16",
+    "CHORUS_SHAPES": "input_lengths=64 batch_rows=4 blocks=64x16x8 score_buckets=4x16",
     "CHORUS_PROMPT_ROWS": "256",
     "CHORUS_TUNING_SHARE": "0.3",
     # The versions that the load deletes are collected while Prometheus watches.
-    "CHORUS_COLLECT_INTERVAL_SECONDS": "0.25",
     "CHORUS_COLLECT_GRACE_SECONDS": "0",
     "JAX_PLATFORMS": "cpu",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _SHOWN_CHARACTERS = 60
@@ -12,6 +13,11 @@ def shown(value: object) -> str:
     """A caller's value for an error message: ASCII, escaped, short. Never the raw text."""
     text = ascii(value[: _SHOWN_CHARACTERS + 1] if isinstance(value, str | bytes) else value)
     return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Names, each in quotes, for an error message."""
+    return ", ".join(f"'{name}'" for name in names)
 
 
 def is_unicode(text: str) -> bool:

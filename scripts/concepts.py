@@ -32,7 +32,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PICKS = {
-    "(a) a sampling option": ("temperature",),
+    "(a) a sampling option": ("top_p",),
     "(b) an artifact format": ("npy",),
     "(c) a route": ("neighbors",),
     # The series, and its name where it is counted: once a hook, now a counter.
@@ -120,14 +120,15 @@ def _defined(tree: ast.Module) -> set[str]:
     return {name for name in names if not name.startswith("_")}
 
 
-def settings(files: dict[Path, ast.Module]) -> int:
-    """Fields of the settings' classes."""
+def settings(files: dict[Path, ast.Module], *, deprecated: bool = False) -> int:
+    """Fields of the settings' classes: of those that are for use, or of the deprecated ones."""
     return sum(
         isinstance(field, ast.AnnAssign)
         for file, tree in files.items()
         if file.as_posix().startswith(("server/chorus_server/settings", "server/settings"))
         for node in tree.body
         if isinstance(node, ast.ClassDef) and node.name.endswith("Settings")
+        if node.name.startswith("Deprecated") == deprecated
         for field in node.body
     )
 
@@ -190,6 +191,7 @@ def table(root: Path) -> list[tuple[str, int]]:
         *((f"lines of `{name}/`", size) for name, size in lines(root).items()),
         ("public names of the server that stand twice", len(twice(files))),
         ("settings", settings(files)),
+        ("deprecated settings that still work", settings(files, deprecated=True)),
         (
             "modules at the root of `prompts_store/`",
             sum(file.name != "__init__.py" for file in (root / "prompts_store").glob("*.py")),

@@ -134,7 +134,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def few_shapes() -> dict[str, str]:
     """Settings with which the base that ships compiles in seconds; an operator gives none."""
     return {
-        "input_lengths": "96", "batch_rows": "8", "blocks": "96x16x8", "score_buckets": "8x16",
+        "shapes": "input_lengths=96 batch_rows=8 blocks=96x16x8 score_buckets=8x16",
         "layout": "scanned", "matrix_dtype": "f32",
     }  # fmt: skip
 

@@ -77,6 +77,10 @@ class S3Server:
             credentials_file=self._folder / "credentials",
         )
 
+    def url(self, address: BlobAddress) -> str:
+        """The setting `blob_url` that says the same."""
+        return f"{address.url}?endpoint={address.endpoint}&region={address.region}&allow_http=true"
+
     def stop(self) -> None:
         """End the server and remove everything."""
         self._process.kill()

@@ -64,7 +64,7 @@ def measure(scale: Scale, model: Model, folder: Path) -> dict[str, Any]:
     return {
         "requests": len(requests), "tasks": scale.label_tasks, "seconds": taken,
         "requests_per_second": len(requests) / statistics.median(taken), "device_bytes_planned": plan.total,
-        "shapes": shapes.settings,
+        "shapes": shapes.parts,
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from chorus_server.engine.memory_plan import DEVICE_SHARE, device_limit
 from chorus_server.model.config import T5Config, named_config
 from chorus_server.model.t5 import Model
 from chorus_server.settings import Settings
+from chorus_server.settings.values import ShapeChoice
 from chorus_server.shapes import Deployment, Shapes, shapes_of
 
 TOY = T5Config(
@@ -84,4 +85,4 @@ def chosen_shapes(scale: Scale, model: Model) -> Shapes:
     limit = int((scale.memory or 0) * 1e9 * DEVICE_SHARE) if toy else device_limit()
     platform = "gpu" if toy else jax.default_backend()
     deployment = Deployment(model.config, platform, limit, model.dtype, model.matrix_dtype)
-    return shapes_of(Settings(input_lengths=scale.label_lengths), deployment)
+    return shapes_of(Settings(shapes=ShapeChoice(input_lengths=scale.label_lengths)), deployment)

@@ -19,6 +19,7 @@ from workload import Load, Request, make_requests, texts
 from chorus.load.inputs import SENTENCES
 from chorus_server.engine.executor import use_persistent_cache
 from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.settings.values import ShapeChoice
 from make_toy_model import train_vocabulary
 
 
@@ -57,7 +58,8 @@ class Bench:
     def served(self) -> Served:
         """The server in a process of its own, with `served_tasks` prompts in it."""
         if self._served is None:
-            settings = {"prompt_rows": self.sizes.prompt_rows, **self.sizes.ladder}
+            shapes = ShapeChoice.model_validate(self.sizes.ladder)
+            settings = {"prompt_rows": self.sizes.prompt_rows, "shapes": str(shapes)}
             self._served = Served(self.scratch / "served", self.model, self.cache, settings)
             for number in range(self.sizes.served_tasks):
                 self._served.upload(f"task{number}", self.prompt(number))

@@ -12,8 +12,8 @@ from benchmarks.tuning.base import Base
 from benchmarks.tuning.results import written
 from benchmarks.tuning.rows import Rows
 from benchmarks.tuning.statistics import majority
+from chorus_server.quality.metrics import measure
 from chorus_server.tuning.data.examples import TextRow
-from chorus_server.tuning.metrics import measure
 from chorus_server.tuning.training.initialisers import PromptValues
 
 NO_LABEL = "(none)"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import configparser
 import importlib.util
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from prompts_store.blobs.bucket import Bucket
 from prompts_store.blobs.bucket_places import BucketBlobs, BucketContents
@@ -45,7 +45,8 @@ class BlobAddress:
     """Where blobs and data files are.
 
     Attributes:
-        url: `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX` or `file:///FOLDER`.
+        url: `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX` or `file:///FOLDER`; `of`
+            takes one that says more.
         endpoint: URL of a server that speaks S3, in place of Amazon's.
         region: of the bucket; None leaves it to `AWS_REGION`.
         path_style: whether the bucket is in the path of a request, else it is in its host.
@@ -62,6 +63,25 @@ class BlobAddress:
     allow_http: bool = False
     credentials_file: Path | None = None
     cache_bytes: int = DEFAULT_CACHE_BYTES
+
+    @classmethod
+    def of(cls, url: str, *, like: str | None = None, **rest: Any) -> BlobAddress:
+        """The place of a URL that may say how to reach its bucket: `s3://BUCKET/PREFIX?endpoint=URL`. The
+        others are `region=NAME`, `path_style=false` and `allow_http=true`, with `&` between them.
+
+        Args:
+            like: another such URL; what it says holds for one that says nothing.
+            rest: `credentials_file` and `cache_bytes`.
+
+        Raises:
+            InvalidError: the URL cannot be used; the field is `blob_url`. It is never repeated.
+        """
+        place, _, said = url.partition("?")
+        how = said or (like or "").partition("?")[2]
+        found: dict[str, Any] = dict(_reached(how)) if check_url(place).scheme == "s3" else {}
+        if said and not found:
+            raise _invalid("says how to reach a bucket, which only s3:// may")
+        return cls(place, **found, **rest)
 
     def open(self, cache: Path, files: Files | None = None) -> tuple[Blobs, Contents]:
         """The places for blobs and for data files, which have been reached once.
@@ -161,11 +181,14 @@ class BlobAddress:
         parts = urlsplit(self.endpoint)
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
             raise _invalid(
-                "must be the URL of a server, https://HOST or https://HOST:PORT, without credentials",
-                "blob_endpoint",
+                "has an endpoint that is not the URL of a server, https://HOST or https://HOST:PORT, without "
+                "credentials"
             )
         if parts.scheme == "http" and not self.allow_http:
-            raise _invalid("must begin with https://, unless blob_allow_http is set", "blob_endpoint")
+            raise _invalid(
+                "has an endpoint without TLS, where everybody on the way can read and change prompts: it "
+                "must begin with https://, or say allow_http=true as well"
+            )
         host = parts.netloc if self.path_style else f"{bucket}.{parts.netloc}"
         return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
 
@@ -187,6 +210,23 @@ def check_url(url: str) -> SplitResult:
             "must have no credentials in it: give them in the environment, or in blob_credentials_file"
         )
     return parts
+
+
+def _reached(said: str) -> Iterator[tuple[str, Any]]:
+    """What the end of a URL says of how to reach its bucket. Raises InvalidError."""
+    pairs = parse_qsl(said, keep_blank_values=True)
+    if len(dict(pairs)) < len(pairs) or bool(said) > bool(pairs):
+        raise _invalid("says something twice, or nothing, after the question mark")
+    for name, value in pairs:
+        if name in ("endpoint", "region") and value:
+            yield name, value
+        elif name in ("path_style", "allow_http") and value in ("true", "false"):
+            yield name, value == "true"
+        else:
+            raise _invalid(
+                "may say after a question mark endpoint=URL, region=NAME, path_style=false and "
+                "allow_http=true, with & between them"
+            )
 
 
 def _credentials(path: Path) -> Callable[[], Any]:

@@ -20,7 +20,7 @@ from prompts_store.blobs.bucket import Bucket
 from prompts_store.blobs.contents import ContentWriter
 from prompts_store.blobs.copies import LocalCopies
 from prompts_store.blobs.folder import IDENTITY, Incoming, digest_name, translated
-from prompts_store.blobs.format import decode
+from prompts_store.blobs.format import SUFFIX, decode
 from prompts_store.blobs.interface import BlobEntry
 from prompts_store.digests import prompt_digest
 from prompts_store.errors import CorruptError, StoreError
@@ -97,7 +97,7 @@ class BucketBlobs(_BucketPlace):
     """The values of prompts in a bucket: a `Blobs`."""
 
     def __init__(self, bucket: Bucket, copies: LocalCopies) -> None:
-        super().__init__(bucket, "blobs", ".npy", copies)
+        super().__init__(bucket, "blobs", SUFFIX, copies)
 
     def put(self, digest: str, content: bytes, *, now: datetime) -> None:
         """See `Blobs.put`. Also sent if it is there: see `LocalBlobs.put`."""

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from prompts_store.durable import sync_folder
+
 
 class Files:
     """The operating system's files. Every method raises OSError like the system call."""
@@ -106,11 +108,7 @@ class Files:
 
     def sync_folder(self, path: Path) -> None:
         """Wait until a folder's names are on the disk."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(path)
 
     def make_folder(self, path: Path) -> None:
         """Create a folder, and those above it. It may exist already."""

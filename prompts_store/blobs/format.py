@@ -17,6 +17,9 @@ import numpy.typing as npt
 
 from prompts_store.errors import CorruptError
 
+SUFFIX = ".npy"
+"""What the name of a blob's file ends with."""
+
 HEADER_BYTES = 128
 _PREFIX = b"\x93NUMPY\x01\x00" + (HEADER_BYTES - 10).to_bytes(2, "little")
 _SHAPE = re.compile(rb"'shape': \(([0-9]{1,9}), ([0-9]{1,9})\)")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from prompts_store.blobs.files import Files
 from prompts_store.blobs.folder import DigestFolder, translated
+from prompts_store.blobs.format import SUFFIX
 
 
 class LocalBlobs(DigestFolder):
@@ -23,7 +24,7 @@ class LocalBlobs(DigestFolder):
     """
 
     def __init__(self, folder: Path, *, files: Files | None = None) -> None:
-        super().__init__(folder, suffix=".npy", files=files)
+        super().__init__(folder, suffix=SUFFIX, files=files)
 
     def put(self, digest: str, content: bytes, *, now: datetime) -> None:
         """See `Blobs.put`. The bytes are on the disk before the name is, and the name is before this

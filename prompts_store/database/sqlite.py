@@ -13,6 +13,8 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import QueuePool, StaticPool
 
+from prompts_store.durable import sync_folder
+
 # In WAL mode a reader waits only for recovery after a crash, or for a program that locked the whole file.
 READ_PATIENCE_MS = 5_000
 # `Database.write` sets this on its connection: how many milliseconds it waits for the publish lock.
@@ -54,7 +56,8 @@ def opening(folder: Path) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-        _sync(folder)
+        # SQLite syncs the database, but not a new database's name in its folder.
+        sync_folder(folder)
     finally:
         os.close(descriptor)
 
@@ -64,15 +67,6 @@ def integrity_problems(connection: Connection) -> list[str]:
     found = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check") if row[0] != "ok"]
     keys = connection.exec_driver_sql("PRAGMA foreign_key_check")
     return found + [f"row {row[1]} of {row[0]} refers to a row that {row[2]} does not have" for row in keys]
-
-
-def _sync(folder: Path) -> None:
-    # SQLite syncs the database, but not a new database's name in its folder.
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _configure(connection: Any, record: object) -> None:

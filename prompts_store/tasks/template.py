@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import AnyStr
 
 from prompts_store.errors import InvalidError
-from prompts_store.text import has_control_characters, is_unicode, shown
+from prompts_store.text import has_control_characters, is_unicode, quoted, shown
 
 MAX_TEMPLATE_CHARACTERS = 16_384
 MAX_TEMPLATE_FIELDS = 64
@@ -61,7 +61,7 @@ class Template:
         return like[:0].join(parts)
 
     def _check_names(self, fields: Mapping[str, AnyStr], path: str) -> None:
-        expected = _names(self.fields)
+        expected = quoted(self.fields)
         for name in self.fields:
             if name not in fields:
                 raise InvalidError(
@@ -156,7 +156,7 @@ def render_input(
     if isinstance(input, str | bytes):
         if len(parsed.fields) > 1:
             raise InvalidError(
-                f"The template has {len(parsed.fields)} fields; send an object with {_names(parsed.fields)}, "
+                f"The template has {len(parsed.fields)} fields; send an object with {quoted(parsed.fields)}, "
                 "not a plain text.",
                 field=field,
                 code="missing_field",
@@ -165,7 +165,7 @@ def render_input(
         return parsed.render({parsed.fields[0]: input}, field=field)
     if not isinstance(input, Mapping):
         raise InvalidError(
-            f"The input must be a text or an object with {_names(parsed.fields)}, not "
+            f"The input must be a text or an object with {quoted(parsed.fields)}, not "
             f"{type(input).__name__}.",
             field=field,
             code="invalid_field",
@@ -216,7 +216,3 @@ def _check_value(value: object, path: str) -> None:
 
 def _invalid(message: str) -> InvalidError:
     return InvalidError(message, field="template", code="invalid_template")
-
-
-def _names(names: tuple[str, ...]) -> str:
-    return ", ".join(f"'{name}'" for name in names)

@@ -26,6 +26,7 @@ from prompts_store.tasks import aliasing, counts
 from prompts_store.tasks.references import check_version
 from prompts_store.tasks.rows import find_task, select_versions, version_record
 from prompts_store.tenants import feed, stored
+from prompts_store.text import quoted
 
 _CURSOR = "versions"
 
@@ -76,7 +77,7 @@ class Versions(StoreBase):
             ]
             if named:
                 raise ConflictError(
-                    f"Version {number} is named by {_quoted(named)}; move or remove that first.",
+                    f"Version {number} is named by {quoted(named)}; move or remove that first.",
                     field="version",
                 )
             require_unused(connection, tenant, versions.c.id == row.id, f"Version {number}", field="version")
@@ -176,7 +177,3 @@ def unknown_version(tenant: str, task: str, number: int, *, field: str = "versio
         field=field,
         code="unknown_version",
     )
-
-
-def _quoted(names: list[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)

@@ -27,7 +27,13 @@ from chorus_server.console_wiring import add_console
 from chorus_server.embedded import model_source, register_prompts
 from chorus_server.engine.config import EngineConfig
 from chorus_server.engine.host_prompts import HostPromptTier
-from chorus_server.engine.ladder import DEFAULT_PROMPT_ROWS, build_ladder, lists_of, program_count
+from chorus_server.engine.ladder import (
+    DEFAULT_PROMPT_ROWS,
+    MAX_PROGRAMS,
+    build_ladder,
+    lists_of,
+    program_count,
+)
 from chorus_server.engine.limits import Limits
 from chorus_server.engine.plans import Ladder
 from chorus_server.engine.protocols import Executor
@@ -67,6 +73,7 @@ _TEXT_THREADS = 2
 _CALLS_WAITING = 512
 _WORTH_TELLING_BYTES = 64 << 20
 _JOBS_STOP_SECONDS = 10.0
+_MOST_INTERVAL_SECONDS = 3600.0  # between collections
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +131,7 @@ def build_app(settings: Settings, lost_lines: Callable[[], int] = lambda: 0) -> 
         upkeep=Upkeep(
             library,
             metrics.api,
-            settings.collect_interval_seconds,
+            min(_MOST_INTERVAL_SECONDS, max(1.0, settings.collect_grace_seconds)),
             settings.collect_grace_seconds,
             audit_days=settings.audit_days,
         ),
@@ -185,29 +192,27 @@ def ladder_of(settings: Settings) -> Ladder:
     Raises:
         InvalidInputError: a shape is not valid, or there are too many shapes. The error names the setting.
     """
-    lists = lists_of(
-        settings.shapes,
-        settings.input_lengths,
-        settings.batch_rows,
-        settings.blocks,
-        settings.score_buckets,
-    )
-    ladder = build_ladder(*lists)
-    if settings.score_buckets and max(ladder.tree_sizes) < LEAST_LARGEST_TREE:
+    given = settings.shapes
+    try:
+        lists = lists_of(**given.lists)
+        ladder = build_ladder(*lists)
+    except InvalidInputError as error:
+        raise InvalidInputError(error.message, field=f"shapes.{error.field}") from None
+    if given.score_buckets and max(ladder.tree_sizes) < LEAST_LARGEST_TREE:
         raise InvalidInputError(
             f"score_buckets has no tree of {LEAST_LARGEST_TREE} or more nodes: a bucket is INPUTSxNODES "
             f"(8x{LEAST_LARGEST_TREE}), no longer LABELSxTOKENS. A label has at most as many tokens as the "
             "largest tree has nodes",
-            field="score_buckets",
+            field="shapes.score_buckets",
         )
-    count, shapes = program_count(ladder), len(set(ladder.blocks))
-    if count > settings.max_programs:
+    count, blocks = program_count(ladder), len(set(ladder.blocks))
+    if count > MAX_PROGRAMS:
         raise InvalidInputError(
-            f"The settings ask for {count} compiled programs, the limit is {settings.max_programs}: "
+            f"This asks for {count} compiled programs, the limit is {MAX_PROGRAMS}: "
             f"{len(set(lists.input_lengths))} input_lengths x {len(set(lists.batch_rows))} batch_rows, "
-            f"each compiled with {shapes} shapes of blocks and {len(ladder.score_buckets)} score_buckets; "
-            "give fewer of these, or raise max_programs and wait longer for the first start.",
-            field="max_programs",
+            f"each compiled with {blocks} shapes of blocks and {len(ladder.score_buckets)} score_buckets; "
+            "give fewer of these.",
+            field="shapes",
         )
     return ladder
 
@@ -295,7 +300,7 @@ def load(settings: Settings, say: Say) -> LoadedModel:
             f"{settings.model} has no vocabulary: put its spiece.model into the folder.", field="model"
         )
     devices = mesh.size if mesh else 1
-    kind, reason = choose_attention(settings.attention, loaded.model.dtype, devices=devices)
+    kind, reason = choose_attention("auto", loaded.model.dtype, devices=devices)
     say(f"attention by {kind}: {reason}")
     return replace(loaded, model=loaded.model.with_attention(kind))
 
@@ -325,7 +330,7 @@ def check_slots(settings: Settings, mesh: DeviceMesh | None) -> None:
 
     from chorus_server.engine.executor.places import Places
 
-    if settings.shapes != "auto" or settings.blocks or jax.default_backend() == "cpu":
+    if settings.shapes.preset != "auto" or settings.shapes.blocks or jax.default_backend() == "cpu":
         for shape in set(ladder_of(settings).blocks):  # what `auto` chooses divides
             Places(mesh).state(shape, 0)
 
@@ -471,14 +476,14 @@ def check_compile_time(compiled: Compiled, done: int) -> None:
         raise NotReadyError(
             f"{done} of {compiled.programs} programs took {compiled.seconds:.0f} s, the limit is "
             f"{MAX_COMPILE_SECONDS:.0f}: start again, and it goes on from what the compile cache keeps, or "
-            "ask for fewer programs with shapes, input_lengths, batch_rows, blocks and score_buckets.",
+            "ask for fewer programs with shapes.",
         )
 
 
 def engine_config(settings: Settings, eos_id: int) -> EngineConfig:
     """The settings that concern the engine."""
     largest = max(rows * length for rows, length in ladder_of(settings).input_buckets)
-    tokens = settings.decode_tokens_per_dispatch or EngineConfig().decode_tokens_per_dispatch
+    tokens = settings.shapes.decode_tokens_per_dispatch or EngineConfig().decode_tokens_per_dispatch
     return EngineConfig(
         max_queued_requests=settings.max_queued_requests,
         # Every compiled shape may run.

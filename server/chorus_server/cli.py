@@ -16,6 +16,7 @@ from chorus_server.errors import ChorusError, startup_message
 from chorus_server.kept_memory import keep_freed_memory
 from chorus_server.log import Log, process_log
 from chorus_server.settings import (
+    DEPRECATED,
     GROUPS,
     Settings,
     flag_of,
@@ -108,7 +109,7 @@ def _metavar(field: FieldInfo) -> str:
 
 
 @click.command(cls=SettingsCommand, help=_HELP)
-@config_options(*(name for members in GROUPS.values() for name in members.model_fields))
+@config_options(*sorted(Settings.model_fields, key=lambda name: name in DEPRECATED))
 def serve(config: Path | None, **flags: Any) -> None:
     keep_freed_memory()
     with readable_errors():

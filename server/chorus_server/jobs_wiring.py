@@ -19,12 +19,12 @@ from chorus_server.api.routes.generate import answer_generate
 from chorus_server.api.routes.openai_chat import answer_chat
 from chorus_server.api.routes.openai_completions import answer_completions
 from chorus_server.api.schemas.decisions import DecisionsBody
+from chorus_server.api.schemas.documents.batch import BatchEndpoint
 from chorus_server.api.schemas.inference import ClassifyBody, GenerateBody
 from chorus_server.api.schemas.openai.chat import ChatBody
 from chorus_server.api.schemas.openai.completions import CompletionsBody
 from chorus_server.api.services import Services
 from chorus_server.jobs.runner import RunnerConfig, this_process
-from chorus_server.tuning.document.batch import BatchEndpoint
 from prompts_store.jobs.records import JobKind
 from prompts_store.tenants.records import Change
 
@@ -82,7 +82,6 @@ def start_engine_jobs(services: Services, kinds: Mapping[JobKind, JobWork] = WOR
     config = RunnerConfig(
         folder=settings.data_dir / FOLDER_OF_JOBS,
         owner=this_process(),
-        keep_seconds=86_400 * settings.tuning_keep_days,
         at_once=JOBS_AT_ONCE,
         look_seconds=JOB_LOOK_SECONDS,
     )

@@ -11,7 +11,6 @@ import contextlib
 import io
 import logging
 import os
-import queue
 import select
 import stat
 import threading
@@ -20,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from chorus_server.log_lines import MAX_CHARACTERS, Formatter, JsonFormatter, json_line
+from chorus_server.outbox import Outbox
 
 Say = Callable[[str], None]
 """Called with one line at a time to report a command's progress."""
@@ -53,8 +53,7 @@ class Log:
         self._name = name
         self._as_json = as_json
         self._started = time.monotonic()
-        # `put` may be interrupted by another `put`, so a signal handler may write.
-        self._queue: queue.SimpleQueue[str | threading.Event] = queue.SimpleQueue()
+        self._outbox = Outbox[str](_MAX_LINES, _AT_ONCE)
         self._dropped = 0
         self._unwritten = 0
         self._told = 0
@@ -80,23 +79,19 @@ class Log:
 
     def put(self, written: str) -> None:
         """`write` for a line in its last form."""
-        if self._queue.qsize() >= _MAX_LINES:
+        if not self._outbox.put(written):
             self._dropped += 1
-        else:
-            self._queue.put(written)
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> bool:
         """Wait until everything written before is out. False if that takes longer than `seconds`."""
-        reached = threading.Event()
-        self._queue.put(reached)
-        return reached.wait(seconds)
+        return self._outbox.flush(seconds)
 
     def _written(self, line: str, level: str, logger: str) -> str:
         return json_line(level, logger, line) if self._as_json else line[:MAX_CHARACTERS]
 
     def _run(self) -> None:
         while True:
-            lines, reached = self._next()
+            lines, reached = self._outbox.take()
             lost = self.lost - self._told
             if lines and lost and not self._out([self._written(_LOST.format(lost), "warning", self._name)]):
                 self._told += lost
@@ -105,17 +100,6 @@ class Log:
                 reached.set()
             elif lines:
                 time.sleep(_PAUSE_SECONDS)
-
-    def _next(self) -> tuple[list[str], threading.Event | None]:
-        """The lines in the queue, at least one, or the event of somebody who waits for them."""
-        lines: list[str] = []
-        item = self._queue.get()
-        while not isinstance(item, threading.Event):
-            lines.append(item)
-            if len(lines) == _AT_ONCE or self._queue.empty():  # no other thread takes lines from it
-                return lines, None
-            item = self._queue.get()
-        return lines, item
 
     def _out(self, lines: list[str]) -> int:
         """Write lines. Returns how many were not written whole."""

@@ -75,6 +75,7 @@ def plan(
     """
     from chorus_server.device_plan import Wanted, document, plan_devices, wanted_of
     from chorus_server.model.matrix_types import choose_matrix_dtype, processor_flags
+    from chorus_server.settings.values import written
     from chorus_server.shapes import cost_table, shape_costs
 
     _check_choice(platform, device_memory)
@@ -92,7 +93,7 @@ def plan(
         if bandwidth is not None:
             content["decode_step_milliseconds"] = round(found.step.milliseconds(bandwidth), 4)
         if chosen is not None:
-            content["settings"] = chosen[0].settings
+            content["settings"] = {name: written(value) for name, value in chosen[0].settings.items()}
             content["costs"] = [each._asdict() for each in shape_costs(*chosen)]
         click.echo(json.dumps(content, indent=2))
     else:

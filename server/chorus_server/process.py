@@ -225,11 +225,15 @@ class Process:
 
 
 @contextlib.asynccontextmanager
-async def upkept(app: App) -> AsyncIterator[None]:
-    """Do on this event loop, until the block ends, what a serving process does besides answering."""
+async def upkept(app: App, *, collecting: bool = True) -> AsyncIterator[None]:
+    """Do on this event loop, until the block ends, what a serving process does besides answering.
+
+    Args:
+        collecting: whether it takes its turn at removing what nothing needs.
+    """
     services = app.services
     works = (
-        services.upkeep.run(),
+        *((services.upkeep.run(),) if collecting else ()),
         services.hour.run(),
         services.library.health.watch(),
         services.changes.follow(),

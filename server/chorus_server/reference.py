@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 
+from chorus_server.api.schemas.documents.evaluation import BaseSubject, EvaluationDocument, EvaluationSubject
 from chorus_server.api.schemas.openai.chat import ChatBody
 from chorus_server.api.schemas.openai.completions import CompletionsBody
 from chorus_server.api.schemas.openai.fine_tuning import FineTuningBody, Hyperparameters
@@ -22,10 +23,9 @@ from chorus_server.api.schemas.openai.lenient import LenientBody, fates
 from chorus_server.api.schemas.openai.responses import ResponsesBody
 from chorus_server.cli import shown_default
 from chorus_server.engine.ladder import PRESETS, build_ladder, program_count
-from chorus_server.settings import GROUPS, REMOVED, Settings, flag_of, title_of, variable_of
-from chorus_server.settings.values import written
+from chorus_server.settings import DEPRECATED, GROUPS, REMOVED, Settings, flag_of, title_of, variable_of
+from chorus_server.settings.values import ShapeChoice, written
 from chorus_server.tuning.document.data import DataDocument, DataSource
-from chorus_server.tuning.document.evaluation import BaseSubject, EvaluationDocument, EvaluationSubject
 from chorus_server.tuning.document.fields import DocumentModel
 from chorus_server.tuning.document.job import JobDocument
 from chorus_server.tuning.document.prompt import PromptDocument
@@ -65,6 +65,11 @@ CHANGE_FIRST = {
 }
 """What an operator changes first, and why."""
 
+_SETTINGS_HEAD = (
+    "| setting | flag and variable | values | default | meaning |",
+    "| --- | --- | --- | --- | --- |",
+)
+
 
 def settings_page() -> str:
     """docs/settings.md."""
@@ -82,8 +87,8 @@ def settings_page() -> str:
         "You can also give a setting as a flag (`--data-dir /var/lib/chorus`) or as an environment variable",
         "(`CHORUS_DATA_DIR=/var/lib/chorus`). A flag overrides a variable, a variable overrides the file",
         "that `--config` or `CHORUS_CONFIG` names, and the file overrides the default. Lists are written",
-        "`64,128`, shapes `128x64x16,256x64x16` (in the file also as arrays). A secret is never a setting:",
-        "settings name the file that holds it.",
+        "`a,b` (in the file also as arrays). A secret is never a setting: settings name the file that holds",
+        "it.",
         "",
         "## What to change first",
         "",
@@ -94,22 +99,14 @@ def settings_page() -> str:
         "`python -m chorus_server.reference` generates everything below from the package `settings`.",
     ]
     for group, members in GROUPS.items():
-        lines += ["", f"## `[{group}]`", "", f"{title_of(group)}.", ""]
-        lines += [
-            "| setting | flag and variable | values | default | meaning |",
-            "| --- | --- | --- | --- | --- |",
-        ]
-        for name, field in members.model_fields.items():
-            default = f"`{shown_default(field)}`" if shown_default(field) else ""
-            values = _values(field.annotation, field.metadata)
-            given = f"`{flag_of(name)}` `{variable_of(name)}`"
-            lines.append(f"| `{name}` | {given} | {values} | {default} | {field.description} |")
+        lines += ["", f"## `[{group}]`", "", f"{title_of(group)}.", "", *_SETTINGS_HEAD]
+        lines += [_setting_row(name) for name in members.model_fields if name not in DEPRECATED]
     lines += [
         "",
         "## The presets of `shapes`",
         "",
-        "To replace one list of a preset, give the setting of that name. More programs take longer to",
-        "compile at the first start. More slots take more memory; the server prints how much when it starts.",
+        "More programs take longer to compile at the first start. More slots take more memory; the server",
+        "prints how much when it starts.",
         "",
         "| `shapes` | programs | `input_lengths` | `batch_rows` | `blocks` | `score_buckets` |",
         "| --- | ---: | --- | --- | --- | --- |",
@@ -118,6 +115,21 @@ def settings_page() -> str:
         cells = " | ".join(f"`{written(each)}`" for each in lists)
         lines.append(f"| `{name}` | {program_count(build_ladder(*lists))} | {cells} |")
     lines += [
+        "",
+        "An expert puts lists in place of a preset's, as words after it or without it:",
+        "`--shapes 'small batch_rows=1,4'`, in the file also",
+        '`shapes = {preset = "small", batch_rows = [1, 4]}`.',
+        "",
+        "| part | what it is |",
+        "| --- | --- |",
+        *(f"| `{name}` | {field.description} |" for name, field in ShapeChoice.model_fields.items()),
+        "",
+        "## Deprecated settings",
+        "",
+        "These still work, and the log of a start that is given one says what to do instead.",
+        "",
+        *_SETTINGS_HEAD,
+        *map(_setting_row, DEPRECATED),
         "",
         "## Removed settings",
         "",
@@ -128,6 +140,14 @@ def settings_page() -> str:
         *(f"| `{name}` | {told[0].upper()}{told[1:]}. |" for name, told in REMOVED.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _setting_row(name: str) -> str:
+    field = Settings.model_fields[name]
+    default = f"`{shown_default(field)}`" if shown_default(field) else ""
+    values = _values(field.annotation, field.metadata)
+    given = f"`{flag_of(name)}` `{variable_of(name)}`"
+    return f"| `{name}` | {given} | {values} | {default} | {field.description} |"
 
 
 METRICS_EXAMPLE = """\
@@ -376,6 +396,7 @@ def _values(kind: Any, metadata: list[Any]) -> str:
     if get_origin(first) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(first))
     names = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`", Path: "path"}
+    names[ShapeChoice] = "preset and parts"
     if isinstance(first, type) and issubclass(first, DocumentModel):
         shown = "object"
     elif get_origin(first) is dict:

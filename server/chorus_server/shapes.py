@@ -27,7 +27,7 @@ from chorus_server.model.config import T5Config
 from chorus_server.model.mesh import DeviceMesh
 from chorus_server.model.parameters import is_matrix, parameter_shapes
 from chorus_server.settings import Settings
-from chorus_server.settings.values import written
+from chorus_server.settings.values import ShapeChoice, written
 
 _MOST_PROMPT_ROWS = 262_144
 _KINDS = tuple((L, T) for L, T, _ in PRESETS["medium"].blocks)
@@ -113,17 +113,23 @@ class Shapes:
         return build_ladder(*self.lists)
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """The settings that ask for exactly these shapes."""
+    def parts(self) -> dict[str, Any]:
+        """What they are made of, by name."""
         numbers = {each: getattr(self, each) for each in ("prompt_rows", "decode_tokens_per_dispatch")}
         return self.lists._asdict() | numbers
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that ask for exactly these shapes."""
+        parts = self.parts
+        return {"prompt_rows": parts.pop("prompt_rows"), "shapes": ShapeChoice(**parts)}
 
 
 _Block = tuple[int, int, int]  # input tokens, new tokens, slots
 
 
 class ShapeCost(NamedTuple):
-    """What one setting costs: bytes of one device, and programs to compile."""
+    """What one part costs: bytes of one device, and programs to compile."""
 
     setting: str
     value: str
@@ -138,30 +144,31 @@ def shapes_of(settings: Settings, deployment: Deployment) -> Shapes:
         InvalidInputError: a shape is not valid; names the setting. Whether the memory suffices is for
             `MemoryPlan.check` to say.
     """
-    lists, chosen = _lists(settings), str(settings.shapes)
+    lists, chosen = _lists(settings), str(settings.shapes.preset)
     rows = settings.prompt_rows or DEFAULT_PROMPT_ROWS
-    tokens = settings.decode_tokens_per_dispatch or EngineConfig().decode_tokens_per_dispatch
-    if settings.shapes == "auto":
+    own = settings.shapes.decode_tokens_per_dispatch
+    tokens = own or EngineConfig().decode_tokens_per_dispatch
+    if settings.shapes.preset == "auto":
         chosen = f"medium, chosen for {deployment.platform}"
         accelerator = _ACCELERATORS.get(deployment.platform)
         if accelerator is not None:
             rows = settings.prompt_rows or _prompt_rows(deployment)
             lists = _fitted(settings, deployment, accelerator, rows)
-            tokens = settings.decode_tokens_per_dispatch or _tokens(deployment, accelerator, lists)
+            tokens = own or _tokens(deployment, accelerator, lists)
             chosen = f"auto, chosen for {deployment.platform} with {_size(deployment.limit)} to use"
     return Shapes(lists, rows, tokens, chosen)
 
 
 def shape_costs(shapes: Shapes, plan: MemoryPlan) -> list[ShapeCost]:
-    """What each setting costs. Bytes of the encoder's steps include their activations, an estimate."""
-    values, counts = shapes.settings, program_counts(shapes.ladder)
+    """What each part costs. Bytes of the encoder's steps include their activations, an estimate."""
+    values, counts = shapes.parts, program_counts(shapes.ladder)
     taken = {
         "batch_rows": plan.tokens + plan.activations,
         "blocks": plan.encoder_memory + plan.slots,
         "prompt_rows": plan.prompt_rows,
     }
     return [
-        ShapeCost(name, _shown(value), taken.get(name, 0), counts.get(name, 0))
+        ShapeCost(name, written(value), taken.get(name, 0), counts.get(name, 0))
         for name, value in values.items()
     ]
 
@@ -179,13 +186,7 @@ def cost_table(shapes: Shapes, plan: MemoryPlan) -> str:
 
 
 def _lists(settings: Settings) -> ShapeLists:
-    return lists_of(
-        settings.shapes,
-        settings.input_lengths,
-        settings.batch_rows,
-        settings.blocks,
-        settings.score_buckets,
-    )
+    return lists_of(**settings.shapes.lists)
 
 
 def _prompt_rows(deployment: Deployment) -> int:
@@ -203,10 +204,10 @@ def _fitted(
     slots in half of the rest, so that the other half is there for XLA's temporaries and for tuning. If
     nothing fits, the least there is, for the memory plan to refuse."""
     lists = found = _lists(settings)
-    given = [lists.batch_rows] if settings.batch_rows else None
+    given = [lists.batch_rows] if settings.shapes.batch_rows else None
     for rows in given or _row_lists(deployment, accelerator, lists):
         found = lists._replace(batch_rows=rows)
-        if not settings.blocks:
+        if not settings.shapes.blocks:
             found = found._replace(blocks=_blocks(deployment, found, prompt_rows))
         plan = deployment.plan(build_ladder(*found), prompt_rows)
         few = (plan.tokens + plan.activations) * 4 <= plan.limit - plan.weights - plan.prompt_rows
@@ -288,10 +289,6 @@ def _step_bytes(deployment: Deployment, block: _Block) -> StepBytes:
     return decode_step_bytes(
         deployment.config, deployment.dtype, slots, L, T - 1, mesh, deployment.matrix_dtype
     )
-
-
-def _shown(value: Any) -> str:
-    return written(value) if isinstance(value, list | tuple) else str(value)
 
 
 def _size(size_bytes: int) -> str:

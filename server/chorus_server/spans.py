@@ -7,7 +7,6 @@ says so once a minute; nothing else changes.
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chorus_server.errors import InvalidInputError
+from chorus_server.outbox import Outbox
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -83,21 +83,17 @@ class SpanExport:
         self._ending = False
         self._unsent = 0
         self._told = float("-inf")
-        self._queue: queue.SimpleQueue[Span | threading.Event] = queue.SimpleQueue()
+        self._outbox = Outbox[Span](_MAX_SPANS, _AT_ONCE)
         threading.Thread(target=self._run, name="chorus-spans", daemon=True).start()
 
     def put(self, span: Span) -> None:
         """Send a span soon. May be called from any thread."""
-        if self._queue.qsize() >= _MAX_SPANS:
+        if not self._outbox.put(span):
             self._lost(1)
-        else:
-            self._queue.put(span)
 
     def flush(self, seconds: float = _CLOSE_SECONDS) -> bool:
         """Wait until everything put before is sent or given up. False if that takes longer."""
-        reached = threading.Event()
-        self._queue.put(reached)
-        return reached.wait(seconds)
+        return self._outbox.flush(seconds)
 
     def close(self) -> None:
         """Send what is there, for a moment at most, and end."""
@@ -109,24 +105,13 @@ class SpanExport:
         pause = threading.Event()
         reached = None
         while reached is None or not self._ending:
-            spans, reached = self._next()
+            spans, reached = self._outbox.take()
             if spans:
                 self._send(spans)
             if reached is not None:
                 reached.set()
             else:
                 pause.wait(_PAUSE_SECONDS)
-
-    def _next(self) -> tuple[list[Span], threading.Event | None]:
-        """The spans in the queue, at least one, or those before the event of somebody who waits for them."""
-        spans: list[Span] = []
-        item = self._queue.get()
-        while not isinstance(item, threading.Event):
-            spans.append(item)
-            if len(spans) == _AT_ONCE or self._queue.empty():  # no other thread takes spans from it
-                return spans, None
-            item = self._queue.get()
-        return spans, item
 
     def _send(self, spans: list[Span]) -> None:
         from opentelemetry.sdk.trace.export import SpanExportResult

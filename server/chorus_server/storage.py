@@ -16,13 +16,14 @@ from prompts_store.store import PromptStore
 
 
 def blob_address(settings: Settings, url: str) -> BlobAddress:
-    """How to reach a bucket with these settings."""
-    return BlobAddress(
+    """How to reach a bucket with these settings: as the store's, where its URL does not say.
+
+    Raises:
+        InvalidError: the URL cannot be used.
+    """
+    return BlobAddress.of(
         url,
-        endpoint=settings.blob_endpoint,
-        region=settings.blob_region,
-        path_style=settings.blob_path_style,
-        allow_http=settings.blob_allow_http,
+        like=settings.blob_url,
         credentials_file=settings.blob_credentials_file,
         cache_bytes=settings.blob_cache_bytes,
     )

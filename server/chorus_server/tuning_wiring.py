@@ -33,7 +33,6 @@ def service_config(settings: Settings, slice_seconds: float | None = None) -> Se
         folder=settings.data_dir / FOLDER,
         owner=this_process(),
         slice_seconds=slice_seconds or settings.tuning_slice_ms / 1000,
-        keep_seconds=86_400 * settings.tuning_keep_days,
         max_file_bytes=settings.tuning_max_file_bytes,
         data_paths=settings.tuning_data_paths,
         data_urls=settings.tuning_data_urls,

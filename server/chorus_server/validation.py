@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from chorus_server.errors import InvalidInputError
 
@@ -26,21 +26,31 @@ class RequestModel(BaseModel):
 
     Attributes:
         most: the most items that a long list or object may have, by the name of its field anywhere in the
-            body: a number, or the name of the setting that holds it. They are counted before the list is
-            built.
+            body. They are counted before the list is built.
         long_texts: names of the fields, anywhere in the body, whose texts may be long. A long text in one of
             them comes as UTF-8, in bytes. In any other field, a text is cut at a length that is too long for
             the field anyway. If None, every text comes whole.
         others: the most items of every list or object that `most` does not name.
     """
 
-    most: ClassVar[Mapping[str, int | str]] = {}
+    most: ClassVar[Mapping[str, int]] = {}
     long_texts: ClassVar[Collection[str] | None] = ()
     others: ClassVar[int] = 64
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=()
     )
+
+
+class NullsLeftOut(RequestModel):
+    """Base of objects in which a null field counts as left out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {name: each for name, each in value.items() if each is not None}
 
 
 _WORDS = {

@@ -13,10 +13,7 @@ from tests.pip_environment import pip_environment
 
 HERE = Path(__file__).parent
 SHAPES = {
-    "input_lengths": "256",
-    "batch_rows": "4",
-    "blocks": "256x64x4",
-    "score_buckets": "4x64",
+    "shapes": "input_lengths=256 batch_rows=4 blocks=256x64x4 score_buckets=4x64",
     "layout": "scanned",
 }
 """What these tests need: room for a long state, for a stream that somebody leaves, and labels."""

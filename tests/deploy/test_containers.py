@@ -172,10 +172,8 @@ def test_the_replicas_keys_fit_each_other_and_a_real_s3(
         given = compose["services"]["replica"]["environment"]
         names = {name for name in Settings.model_fields if name.startswith("blob_")}
         settings = {name: given.get(f"CHORUS_{name.upper()}") for name in names}
-        settings |= {
-            "blob_endpoint": endpoint,
-            "blob_credentials_file": places["bucket_keys"] / "credentials",
-        }
+        settings["blob_url"] = settings["blob_url"].replace("http://s3:8333", endpoint)
+        settings["blob_credentials_file"] = places["bucket_keys"] / "credentials"
         told = {name: value for name, value in settings.items() if value is not None}
         with closing(open_store(Settings(data_dir=tmp_path / "data", **told))) as store:
             store.publish("acme", "sst2", *example_prompt(1))

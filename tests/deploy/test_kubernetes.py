@@ -17,7 +17,7 @@ from chorus_server.api.metrics import Metrics
 from chorus_server.app import MAX_COMPILE_SECONDS, build_app, close_app
 from chorus_server.compile_cli import COMPILE_SETTINGS
 from chorus_server.settings import Settings
-from prompts_store.blobs.address import check_url
+from prompts_store.blobs.address import BlobAddress
 from tests.pip_environment import SCHEMAS, pip_environment
 from tests.places import ROOT
 
@@ -270,7 +270,7 @@ def test_with_a_bucket_replicas_share_no_volume() -> None:
     given, control = environment(deployment("bucket")), environment(deployment("cpu"))
     assert "PersistentVolumeClaim" not in kinds and list(volume_of(deployment("bucket"))) == ["emptyDir"]
     assert "PersistentVolumeClaim" in [document["kind"] for document in rendered("cpu")], "control"
-    check_url(given["CHORUS_BLOB_URL"])
+    assert BlobAddress.of(given["CHORUS_BLOB_URL"]).region == "eu-central-1"
     assert control.keys() < given.keys() and "CHORUS_BLOB_URL" not in control
     room = volume_of(deployment("bucket"))["emptyDir"]["sizeLimit"]
     assert int(given["CHORUS_BLOB_CACHE_BYTES"]) < int(room.removesuffix("Gi")) << 30

@@ -31,7 +31,7 @@ from tests.end_to_end.served import Served
 from tests.places import ROOT
 
 CLIENTS = 50
-FEW_PROGRAMS = {"input_lengths": "64", "batch_rows": "1,8", "blocks": "64x16x16", "score_buckets": "4x16"}
+FEW_PROGRAMS = {"shapes": "input_lengths=64 batch_rows=1,8 blocks=64x16x16 score_buckets=4x16"}
 DRAIN_SECONDS = 4.0
 GUARD_SECONDS = 120.0
 REFUSED = (503, "shutting_down")

@@ -19,10 +19,7 @@ from tether import tethered
 
 CHORUS = Path(sys.executable).parent / "chorus"
 TINY = {
-    "input_lengths": "48",
-    "batch_rows": "1,4",
-    "blocks": "48x8x4",
-    "score_buckets": "2x16",
+    "shapes": "input_lengths=48 batch_rows=1,4 blocks=48x8x4 score_buckets=2x16",
     "prompt_rows": 64,
     "layout": "unrolled",
 }

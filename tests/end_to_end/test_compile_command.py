@@ -102,7 +102,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, tiny_model: 
     env = {
         "CHORUS_MODEL": str(tiny_model),
         "CHORUS_COMPILE_CACHE_DIR": "/proc/self",
-        "CHORUS_BATCH_ROWS": "1",
+        "CHORUS_SHAPES": "batch_rows=1",
     }
     code = "from chorus_server.compile_cli import compile_command; compile_command()"
     done = subprocess.run(

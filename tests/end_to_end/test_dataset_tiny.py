@@ -131,11 +131,11 @@ def place(s3_server: S3Server, tiny_model: Path, compile_cache: Path, tmp_path: 
     address = s3_server.address()
     settings = {
         "model": str(tiny_model), "data_dir": str(tmp_path / "data"), "compile_cache_dir": str(compile_cache),
-        "blob_endpoint": address.endpoint, "blob_region": address.region, "blob_allow_http": True,
         "blob_credentials_file": str(address.credentials_file), **TINY, **SAME_NUMBERS,
     }  # fmt: skip
     arguments = {
-        "source": f"{address.url}/in", "target": f"{address.url}/out", "endpoint": "/v1/classify",
+        "source": s3_server.url(address).replace("?", "/in?"), "endpoint": "/v1/classify",
+        "target": s3_server.url(address).replace("?", "/out?"),
         "body": {"task": "pair@live", "labels": LABELS}, "input": {"first": "begin", "second": "end"},
         "settings": settings,
     }  # fmt: skip

@@ -20,10 +20,7 @@ pytestmark = pytest.mark.shared
 
 WIDTH = 512
 LADDER = {
-    "input_lengths": "64,256",
-    "batch_rows": "1,8",
-    "blocks": "256x16x8",
-    "score_buckets": "4x16",
+    "shapes": "input_lengths=64,256 batch_rows=1,8 blocks=256x16x8 score_buckets=4x16",
     "prompt_rows": 1024,
 }
 BINARY = {"content-type": "application/octet-stream"}

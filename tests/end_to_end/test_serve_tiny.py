@@ -193,7 +193,8 @@ def test_malformed_http_is_answered_and_survived(stocked: Served) -> None:
 def test_readiness_comes_after_compiling_and_prompts_survive_a_restart(
     tmp_path: Path, tiny_model: Path
 ) -> None:
-    options: dict[str, Any] = {"model": tiny_model, **TINY, "input_lengths": "48", "batch_rows": "1"}
+    few = "input_lengths=48 batch_rows=1 blocks=48x8x4 score_buckets=2x16"
+    options: dict[str, Any] = {"model": tiny_model, **TINY, "shapes": few}
     states = []
     with Served(tmp_path, **options) as server:
         server.http.base_url = httpx2.URL(server.wait_listening())
@@ -211,7 +212,7 @@ def test_readiness_comes_after_compiling_and_prompts_survive_a_restart(
         push(server, "kept", rows=3, seed=1)
         first = server.post("/v1/generate", {"task": "kept", "input": "good film", "max_new_tokens": 8})
         assert server.stop() == 0
-    again = Served(tmp_path, collect_interval_seconds=0.05, collect_grace_seconds=0, **options)
+    again = Served(tmp_path, collect_grace_seconds=0, **options)
     with again:
         again.wait_ready()
         assert f"({programs} programs in " in again.lines[-1]
@@ -256,8 +257,8 @@ def test_keys_from_files_guard_a_served_model(tmp_path: Path, tiny_model: Path, 
         ({"http_host": "0.0.0.0"}, "--insecure-bind"),
         ({"model": "/nowhere/at/all"}, "nowhere"),
         ({"prompt_rows": 10**9}, "change prompt_rows"),
-        ({"blocks": "16x8x4"}, "blocks"),
-        ({"max_programs": 3}, "max_programs"),
+        ({"shapes": "blocks=16x8x4"}, "shapes.blocks: no block holds"),
+        ({"shapes": f"input_lengths={','.join(map(str, range(2, 512)))}"}, "compiled programs, the limit is"),
         ({"http_port": 70_000}, "http_port"),
     ],
 )

@@ -52,7 +52,8 @@ def test_a_server_on_four_devices_tunes_and_a_worker_on_two_goes_on(
     monkeypatch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}")
     options: dict[str, Any] = {"model": wide_model, "compile_cache_dir": compile_cache}
     options |= {"layout": TINY["layout"]}
-    shapes = {**TINY, "batch_rows": "4"}  # two groups cannot share one row
+    # Two groups cannot share one row.
+    shapes = {**TINY, "shapes": "input_lengths=48 batch_rows=4 blocks=48x8x4 score_buckets=2x16"}
     with Served(tmp_path, **shapes | options, data_devices=2, model_devices=2) as server:
         server.wait_ready()
         upload = server.http.post("/v1/files", files={"file": ("train.jsonl", rows())})

@@ -19,10 +19,7 @@ from tests.end_to_end.served import Served
 from tests.end_to_end.test_serve_tiny import BINARY, npy
 
 SHAPES = {
-    "input_lengths": "32,96",
-    "batch_rows": "1,2,8",
-    "blocks": "32x8x4,96x8x4",
-    "score_buckets": "1x16,8x16",
+    "shapes": "input_lengths=32,96 batch_rows=1,2,8 blocks=32x8x4,96x8x4 score_buckets=1x16,8x16",
     "prompt_rows": 64,
     "layout": "unrolled",
 }

@@ -12,7 +12,8 @@ from tests.places import ROOT
 FILES = {
     "server/chorus_server/__init__.py": "",
     "server/chorus_server/errors.py": "class Refused(Exception): ...",
-    "server/chorus_server/settings.py": "class Settings:\n    port: int\n    host: str = ''\n",
+    "server/chorus_server/settings.py": "class Settings:\n    port: int\n    host: str = ''\n"
+    "class DeprecatedSettings:\n    key: str\n",
     "server/chorus_server/api/__init__.py": "",
     "server/chorus_server/api/routes.py": "from chorus_server.step.run import run\n\nLIMIT = 1\n",
     "server/chorus_server/api/limits.py": "from chorus_server.errors import Refused\n\nheat = 1\n",
@@ -49,7 +50,7 @@ def test_names_settings_and_returns(tree: Path) -> None:
     assert twice(files) == {
         "LIMIT": ["server/chorus_server/api/routes.py", "server/chorus_server/step/run.py"]
     }
-    assert settings(files) == 2
+    assert settings(files) == 2 and settings(files, deprecated=True) == 1
     assert returns(files) == [("chorus_server.step.run", "chorus_server.api.limits")]
 
 

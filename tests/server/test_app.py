@@ -26,10 +26,11 @@ from chorus_server.engine.config import EngineConfig
 from chorus_server.engine.executor.build import model_spec
 from chorus_server.engine.executor.programs import programs
 from chorus_server.engine.executor.testing import tiny_model
-from chorus_server.engine.ladder import PRESETS, build_ladder, program_count
+from chorus_server.engine.ladder import MAX_PROGRAMS, PRESETS, build_ladder, program_count
 from chorus_server.errors import InvalidInputError, NotReadyError
 from chorus_server.model.mesh import abstract_mesh
 from chorus_server.settings import Settings
+from chorus_server.settings.values import ShapeChoice
 
 LADDERS: list[dict[str, Any]] = [
     {},
@@ -44,7 +45,7 @@ LADDERS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("ladder", LADDERS)
 def test_programs_are_counted_before_there_is_a_model(ladder: dict[str, Any]) -> None:
-    shapes = ladder_of(Settings(model="x", **ladder))
+    shapes = ladder_of(Settings(model="x", shapes=ShapeChoice(**ladder)))
     names = [program.name for program in programs(model_spec(tiny_model(), 64), shapes)]
     assert program_count(shapes) == len(names) == len(set(names))
 
@@ -65,22 +66,23 @@ def test_devices_are_checked_before_anything_is_loaded(monkeypatch: pytest.Monke
     with pytest.raises(
         InvalidInputError, match=r"data axis of 3 devices .* 16 slots of block 128x64x16"
     ) as caught:
-        _check_slots(data_devices=3, blocks=((512, 64, 3), (128, 64, 16)))
-    assert caught.value.field == "blocks"
+        _check_slots(data_devices=3, shapes={"blocks": ((512, 64, 3), (128, 64, 16))})
+    assert caught.value.field == "shapes.blocks"
 
 
 def test_a_ladder_of_too_many_programs_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
-    lengths, data = tuple(range(8, 520, 8)), tmp_path / "data"
+    lengths, data = tuple(range(2, 514, 2)), tmp_path / "data"
     with pytest.raises(InvalidInputError) as caught:
-        build_app(Settings(model="x", input_lengths=lengths, data_dir=data))
-    assert caught.value.field == "max_programs" and not data.exists()
-    for words in ("64 input_lengths", "2 batch_rows", "blocks", "score_buckets", "max_programs"):
+        build_app(Settings(model="x", shapes=ShapeChoice(input_lengths=lengths), data_dir=data))
+    assert caught.value.field == "shapes" and not data.exists()
+    count = program_count(build_ladder(lengths))
+    for words in (f"{count} compiled", f"{len(lengths)} input_lengths", "2 batch_rows", "blocks", "buckets"):
         assert words in caught.value.message
-    count = program_count(ladder_of(Settings(model="x", input_lengths=lengths, max_programs=10_000)))
-    assert f"{count} compiled programs" in caught.value.message
-    ladder_of(Settings(model="x", input_lengths=lengths, max_programs=count))
+    counts = [program_count(build_ladder(lengths[: n + 1])) for n in range(len(lengths))]
+    most = sum(count <= MAX_PROGRAMS for count in counts)
+    ladder_of(Settings(model="x", shapes=ShapeChoice(input_lengths=lengths[:most])))
     with pytest.raises(InvalidInputError):
-        ladder_of(Settings(model="x", input_lengths=lengths, max_programs=count - 1))
+        ladder_of(Settings(model="x", shapes=ShapeChoice(input_lengths=lengths[: most + 1])))
 
 
 def test_a_start_that_compiles_for_too_long_gives_up() -> None:
@@ -93,35 +95,36 @@ def test_a_start_that_compiles_for_too_long_gives_up() -> None:
 def test_shapes_are_those_of_the_preset_but_for_the_lists_that_are_given() -> None:
     assert ladder_of(Settings(model="x")) == build_ladder()
     for name, preset in PRESETS.items():
-        assert ladder_of(Settings(shapes=name)) == build_ladder(*preset), name
-    few = Settings(shapes="large", batch_rows=(2,), score_buckets=((3, 16),))
+        assert ladder_of(Settings(shapes=ShapeChoice(preset=name))) == build_ladder(*preset), name
+    few = Settings(shapes=ShapeChoice(preset="large", batch_rows=(2,), score_buckets=((3, 16),)))
     large = PRESETS["large"]
     assert ladder_of(few) == build_ladder(large.input_lengths, (2,), large.blocks, ((3, 16),))
-    assert set(get_args(Settings.model_fields["shapes"].annotation)) == {"auto", *PRESETS}
+    assert set(get_args(ShapeChoice.model_fields["preset"].annotation)) == {"auto", *PRESETS}
 
 
 def test_score_buckets_of_labels_and_tokens_are_refused_with_their_new_meaning() -> None:
     with pytest.raises(InvalidInputError, match=r"INPUTSxNODES.*no longer LABELSxTOKENS") as caught:
-        ladder_of(Settings(score_buckets=((8, 8),)))
-    assert caught.value.field == "score_buckets"
-    assert ladder_of(Settings(score_buckets=((8, 8), (1, 16)))).tree_sizes == (8, 16)
+        ladder_of(Settings(shapes=ShapeChoice(score_buckets=((8, 8),))))
+    assert caught.value.field == "shapes.score_buckets"
+    assert ladder_of(Settings(shapes=ShapeChoice(score_buckets=((8, 8), (1, 16))))).tree_sizes == (8, 16)
 
 
 def test_every_compiled_pass_may_run() -> None:
     assert engine_config(Settings(), 1).prefill_token_budget == EngineConfig().prefill_token_budget == 4096
-    assert engine_config(Settings(shapes="small"), 1).prefill_token_budget == 4096
-    assert engine_config(Settings(shapes="large"), 1).prefill_token_budget == 32 * 512
+    assert engine_config(Settings(shapes=ShapeChoice(preset="small")), 1).prefill_token_budget == 4096
+    assert engine_config(Settings(shapes=ShapeChoice(preset="large")), 1).prefill_token_budget == 32 * 512
 
 
 def test_the_engine_gets_its_settings() -> None:
     told: dict[str, Any] = {
         "max_queued_requests": 7,
-        "decode_tokens_per_dispatch": 6,
         "step_timeout_seconds": 1.5,
         "batch_invariant": True,
-        "default_deadline_seconds": 4.5,
     }
-    config = engine_config(Settings(model="x", compute_dtype="f32", **told), eos_id=3)
+    shapes = ShapeChoice(decode_tokens_per_dispatch=6)
+    given = Settings(model="x", compute_dtype="f32", shapes=shapes, max_deadline_seconds=4.5, **told)
+    config = engine_config(given, eos_id=3)
+    told |= {"decode_tokens_per_dispatch": 6, "default_deadline_seconds": 4.5}
     assert {name: getattr(config, name) for name in told} == told
     assert config.eos_id == 3
     assert engine_config(Settings(model="x", step_timeout_seconds=0), 1).step_timeout_seconds is None

@@ -20,6 +20,7 @@ from chorus_server.model.matrix_types import choose_matrix_dtype, processor_flag
 from chorus_server.model.mesh import abstract_mesh, device_mesh
 from chorus_server.model.parameters import is_matrix, parameter_count, parameter_shapes
 from chorus_server.models_cli import models
+from chorus_server.settings import load_settings
 
 XXL = ["plan", "--size", "xxl", "--devices", "8", "--dtype", "bf16", "--slots", "64"]
 
@@ -105,7 +106,8 @@ def test_a_step_moves_what_is_there_not_what_there_is_room_for() -> None:
 
 def test_a_platform_shows_what_a_server_would_choose() -> None:
     found = _json("plan", "--size", "xxl", "--platform", "gpu", "--device-memory", "60")
-    assert found["settings"]["blocks"] == [[256, 64, 48], [512, 256, 24]]
+    assert " blocks=256x64x48,512x256x24 " in found["settings"]["shapes"]
+    assert load_settings(found["settings"]).prompt_rows == 65_536
     assert found["shapes"]["slots"] == 24 and found["shapes"]["batch_rows"] == 8
     costs = {each["setting"]: each for each in found["costs"]}
     served = [name for name in found["programs"] if not name.startswith("tuning")]
@@ -115,9 +117,9 @@ def test_a_platform_shows_what_a_server_would_choose() -> None:
     assert costs["prompt_rows"]["bytes"] == device["prompt_rows"] == 65_536 * 4096 * 2
     card = ("plan", "--size", "xxl", "--device-memory")
     spread = _json(*card, "16", "--platform", "tpu", "--devices", "8", "--data-devices", "2")
-    assert spread["settings"]["blocks"] == [[256, 64, 112], [512, 256, 48]]
+    assert " blocks=256x64x112,512x256x48 " in spread["settings"]["shapes"]
     given = _json(*card, "60", "--platform", "gpu", "--prompt-rows", "100")
-    assert given["settings"]["prompt_rows"] == 100
+    assert given["settings"]["prompt_rows"] == "100"
     shown = CliRunner().invoke(models, ["plan", "--size", "small", "--platform", "cpu"])
     assert shown.exit_code == 0 and "medium, chosen for cpu" in shown.output, shown.output
 

@@ -23,6 +23,7 @@ from chorus_server.settings import (
     load_settings,
     variable_of,
 )
+from chorus_server.settings.values import ShapeChoice
 from chorus_server.worker_cli import worker
 
 
@@ -38,15 +39,15 @@ def test_a_flag_goes_before_the_environment_before_the_file(
 ) -> None:
     config = tmp_path / "chorus.toml"
     config.write_text(
-        '[http]\nhttp_port = 1\n[engine]\nmodel = "file"\nprompt_rows = 5\nblocks = [[16, 8, 4]]\n'
+        '[http]\nhttp_port = 1\n[engine]\nmodel = "file"\nprompt_rows = 5\nshapes = {blocks = [[16, 8, 4]]}\n'
     )
     assert load_settings(config=config).http_port == 1
     monkeypatch.setenv("CHORUS_HTTP_PORT", "2")
-    monkeypatch.setenv("CHORUS_INPUT_LENGTHS", "16, 32")
+    monkeypatch.setenv("CHORUS_DECISION_MODELS", "a=b, c=d")
     loaded = load_settings({"model": None}, config)
     assert (loaded.model, loaded.http_port, loaded.prompt_rows) == ("file", 2, 5)
-    assert (loaded.input_lengths, loaded.blocks) == ((16, 32), ((16, 8, 4),))
-    assert load_settings({"http_port": "3", "blocks": "8x4x2"}, config).http_port == 3
+    assert (loaded.decision_models, loaded.shapes.blocks) == (("a=b", "c=d"), ((16, 8, 4),))
+    assert load_settings({"http_port": "3", "shapes": "small"}, config).shapes.blocks is None
     monkeypatch.setenv("CHORUS_CONFIG", str(config))
     assert load_settings().model == "file"
 
@@ -56,8 +57,10 @@ def test_a_flag_goes_before_the_environment_before_the_file(
     [
         ({"model": "x", "http_port": "70000"}, ["http_port", "65535", "70000"]),
         ({"model": "x", "layout": "stacked"}, ["layout", "unrolled", "scanned", "stacked"]),
-        ({"model": "x", "blocks": "128x64xq"}, ["blocks"]),
-        ({"model": "x", "input_lengths": ""}, ["input_lengths"]),
+        ({"model": "x", "shapes": "tiny"}, ["shapes", "auto", "small", "medium", "large", "tiny"]),
+        ({"model": "x", "shapes": "blocks=128x64xq"}, ["shapes.blocks", "q"]),
+        ({"model": "x", "shapes": "input_lengths="}, ["shapes.input_lengths"]),
+        ({"model": "x", "shapes": "small large"}, ["shapes", "preset once"]),
         ({"model": "x", "drain_seconds": "-1"}, ["drain_seconds"]),
         ({"model": "x", "drain_notice_ms": "25000"}, ["drain_notice_ms", "drain_seconds", "25"]),
     ],
@@ -66,6 +69,25 @@ def test_a_bad_value_is_answered_with_the_valid_ones(flags: dict[str, Any], word
     with pytest.raises(InvalidInputError) as caught:
         load_settings(flags)
     assert all(word in caught.value.message for word in words), caught.value.message
+
+
+def test_shapes_are_a_preset_with_lists_in_place_of_its_own(tmp_path: Path) -> None:
+    text = "small input_lengths=64,128 blocks=128x64x16,256x64x8 decode_tokens_per_dispatch=8"
+    shapes = load_settings({"shapes": text}).shapes
+    assert (shapes.preset, shapes.input_lengths, shapes.batch_rows) == ("small", (64, 128), None)
+    assert (shapes.blocks, shapes.decode_tokens_per_dispatch) == (((128, 64, 16), (256, 64, 8)), 8)
+    assert str(shapes) == text and str(ShapeChoice()) == "auto"
+    config = tmp_path / "chorus.toml"
+    config.write_text(
+        'engine.shapes = {preset = "small", input_lengths = [64, 128], blocks = ["128x64x16", [256, 64, 8]], '
+        "decode_tokens_per_dispatch = 8}\n"
+    )
+    assert load_settings(config=config).shapes == shapes
+
+
+@pytest.mark.parametrize(("longest", "default"), [(600, 60), (3600, 360), (90, 60), (5, 5)])
+def test_a_request_without_a_deadline_gets_a_tenth_and_at_least_a_minute(longest: int, default: int) -> None:
+    assert load_settings({"max_deadline_seconds": longest}).default_deadline_seconds == default
 
 
 def test_each_group_of_the_file_is_read(tmp_path: Path) -> None:
@@ -99,12 +121,12 @@ def test_a_name_of_the_file_without_its_group_is_told_its_place(tmp_path: Path) 
         with pytest.raises(InvalidInputError) as caught:
             load_settings(config=config)
         assert caught.value.message.endswith(f": write {name} under [{group_of(name)}].")
-    config.write_text('http_port = 1\nmodel = "x"\n[store]\nmax_labels = 3\ndata_dir = "y"\n')
+    config.write_text('http_port = 1\nmodel = "x"\n[store]\nmax_body_bytes = 3\ndata_dir = "y"\n')
     with pytest.raises(InvalidInputError) as caught:
         load_settings(config=config)
     assert caught.value.message == (
         f"In the settings file {config}: write http_port under [http]; write model under [engine]; "
-        "write max_labels under [limits]."
+        "write max_body_bytes under [limits]."
     )
 
 
@@ -192,7 +214,7 @@ def test_any_other_address_needs_a_key_or_an_insecure_bind(host: str) -> None:
 
 
 def test_every_setting_is_described_and_names_its_unit() -> None:
-    units = "bytes ms seconds tokens token rows series labels requests port programs devices jobs"
+    units = "bytes ms seconds rows requests port devices days"
     for name, field in Settings.model_fields.items():
         assert field.description and field.description.endswith("."), name
         if field.annotation is int:
@@ -236,8 +258,7 @@ def test_the_command_ends_with_one_sentence_for_a_bad_start(
         [],
         ["--model", "x", "--host", "0.0.0.0"],
         ["--model", "x", "--api-key-file", str(tmp_path / "absent"), "--data-dir", str(tmp_path)],
-        ["--model", "x", "--blocks", "8x8x8", "--data-dir", str(tmp_path)],
-        ["--model", "x", "--max-programs", "20", "--data-dir", str(tmp_path)],
+        ["--model", "x", "--shapes", "blocks=8x8x8", "--data-dir", str(tmp_path)],
     ):
         result = runner.invoke(serve, arguments)
         assert result.exit_code == 1, result.output

@@ -17,6 +17,7 @@ from chorus_server.errors import InvalidInputError
 from chorus_server.model.config import named_config
 from chorus_server.model.mesh import abstract_mesh
 from chorus_server.settings import Settings
+from chorus_server.settings.values import ShapeChoice
 from chorus_server.shapes import Deployment, Shapes, cost_table, shape_costs, shapes_of
 from tests.places import IMPORTS, python_module
 from tests.server.engine.executor.test_mesh import FLAGS
@@ -108,7 +109,11 @@ def test_whatever_is_chosen_fits_and_promises_the_same(platform: str, size: str)
                 plan.check()
             assert caught.value.code == "memory_plan"
         # More memory never means fewer slots, for as many prompts.
-        most = shapes_of(Settings(prompt_rows=8192, batch_rows=(1, 8)), deployment).ladder.blocks[-1].slots
+        most = (
+            shapes_of(Settings(prompt_rows=8192, shapes=ShapeChoice(batch_rows=(1, 8))), deployment)
+            .ladder.blocks[-1]
+            .slots
+        )
         assert most >= slots
         slots = most
 
@@ -116,20 +121,23 @@ def test_whatever_is_chosen_fits_and_promises_the_same(platform: str, size: str)
 def test_what_is_given_wins_and_the_rest_is_fitted_around_it() -> None:
     deployment = _on("xxl", "gpu", CARD_80)
     alone = shapes_of(Settings(), deployment)
-    rows = shapes_of(Settings(batch_rows=(1, 32)), deployment)
+    rows = shapes_of(Settings(shapes=ShapeChoice(batch_rows=(1, 32))), deployment)
     assert rows.lists.batch_rows == (1, 32)
     assert rows.lists.blocks[0][2] < alone.lists.blocks[0][2]  # longer prefill steps leave less
     blocks = ((512, 256, 96),)
-    tight = shapes_of(Settings(blocks=blocks), deployment)
+    tight = shapes_of(Settings(shapes=ShapeChoice(blocks=blocks)), deployment)
     assert tight.lists.blocks == blocks and tight.lists.batch_rows == (1,)
-    given = Settings(prompt_rows=100, decode_tokens_per_dispatch=2, score_buckets=((3, 16),))
+    own = ShapeChoice(decode_tokens_per_dispatch=2, score_buckets=((3, 16),))
+    given = Settings(prompt_rows=100, shapes=own)
     found = shapes_of(given, deployment)
     assert (found.prompt_rows, found.decode_tokens_per_dispatch) == (100, 2)
     assert found.lists.score_buckets == ((3, 16),)
-    lengths = shapes_of(Settings(input_lengths=(64, 320)), _on("small", "gpu", CARD_80)).lists.blocks
+    lengths = shapes_of(
+        Settings(shapes=ShapeChoice(input_lengths=(64, 320))), _on("small", "gpu", CARD_80)
+    ).lists.blocks
     assert [block[0] for block in lengths] == [128, 512]  # no input needs one of 256
     for name, preset in PRESETS.items():
-        assert shapes_of(Settings(shapes=name), deployment).lists == preset  # type: ignore[arg-type]
+        assert shapes_of(Settings(shapes=ShapeChoice(preset=name)), deployment).lists == preset  # type: ignore[arg-type]
 
 
 def test_matrices_count_in_their_own_type() -> None:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from chorus.cli.batch_rows import Question, fields_of
 from chorus.cli.batch_run import Run, follow
-from chorus.cli.job_commands import cancel_command, error_of, list_command, progress_of, tell_event
+from chorus.cli.job_commands import error_of, list_command, progress_of, steering_command, tell_event
 from chorus.cli.job_following import DETACHED
 from chorus.cli.output import clean, print_facts, print_json
 from chorus.cli.session import Session, with_session
@@ -193,4 +193,4 @@ def _progress(session: Session) -> Iterator[Any]:
 batch.add_command(
     list_command(lambda client: client.batches, "batches", "endpoint", lambda job: job.endpoint)
 )
-batch.add_command(cancel_command(lambda client: client.batches))
+batch.add_command(steering_command(lambda client: client.batches, "cancel"))

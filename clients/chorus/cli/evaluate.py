@@ -21,12 +21,11 @@ from chorus.cli.evaluation_options import (
 )
 from chorus.cli.evaluation_tables import EvaluatedFile, across_files, print_across_files, print_evaluation
 from chorus.cli.job_commands import (
-    cancel_command,
     error_of,
     follow_rows,
     list_command,
     progress_of,
-    resume_command,
+    steering_command,
     tell,
     tell_ended,
 )
@@ -265,5 +264,5 @@ evaluate.add_command(
         lambda job: [name_of(each) for each in job.subjects],
     )
 )
-evaluate.add_command(cancel_command(lambda client: client.evaluations))
-evaluate.add_command(resume_command(lambda client: client.evaluations))
+evaluate.add_command(steering_command(lambda client: client.evaluations, "cancel"))
+evaluate.add_command(steering_command(lambda client: client.evaluations, "resume"))

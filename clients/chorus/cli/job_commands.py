@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -57,30 +57,23 @@ def list_command(
     return list_
 
 
-def cancel_command(routes: Routes) -> click.Command:
-    """`cancel`, of a job that keeps what it has done."""
+_STEERED = {
+    "cancel": "Cancel JOB. What it has done is kept, so that it can be resumed.",
+    "resume": "Queue JOB again after it failed or was cancelled.",
+}
 
-    @click.command("cancel", help="Cancel JOB. What it has done is kept, so that it can be resumed.")
+
+def steering_command(routes: Routes, verb: Literal["cancel", "resume"]) -> click.Command:
+    """`cancel` or `resume`, without waiting for the job's end."""
+
+    @click.command(verb, help=_STEERED[verb])
     @click.argument("job")
     @with_session
-    def cancel(session: Session, job: str) -> None:
+    def steer(session: Session, job: str) -> None:
         with session.client() as client:
-            tell(session, routes(client).cancel(job))
+            tell(session, getattr(routes(client), verb)(job))
 
-    return cancel
-
-
-def resume_command(routes: Routes) -> click.Command:
-    """`resume`, without waiting for its end."""
-
-    @click.command("resume", help="Queue JOB again after it failed or was cancelled.")
-    @click.argument("job")
-    @with_session
-    def resume(session: Session, job: str) -> None:
-        with session.client() as client:
-            tell(session, routes(client).resume(job))
-
-    return resume
+    return steer
 
 
 def tell(session: Session, job: AnyJob, advice: str = "") -> None:

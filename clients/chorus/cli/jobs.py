@@ -6,11 +6,10 @@ import click
 
 from chorus.cli.job_commands import (
     STATUSES,
-    cancel_command,
     error_of,
     follow_rows,
     progress_of,
-    resume_command,
+    steering_command,
     tell_ended,
 )
 from chorus.cli.job_following import follow_to_end
@@ -87,5 +86,5 @@ def follow(session: Session, job: str) -> None:
         tell_ended(session, client.jobs.get(job))
 
 
-jobs.add_command(cancel_command(lambda client: client.jobs))
-jobs.add_command(resume_command(lambda client: client.jobs))
+jobs.add_command(steering_command(lambda client: client.jobs, "cancel"))
+jobs.add_command(steering_command(lambda client: client.jobs, "resume"))

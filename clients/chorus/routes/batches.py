@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from functools import partial
 
 from chorus.datafiles import DataSource
 from chorus.errors import ApiError, ChorusError
@@ -19,9 +20,7 @@ from chorus.wire import Call, Request, Steps, creation, encode_json, model_of, q
 PATH_OF_BATCHES = "/v1/batches"
 
 
-def _path(job: str | BatchJob, *rest: str) -> str:
-    name = job.id if isinstance(job, BatchJob) else job
-    return "/".join((PATH_OF_BATCHES, references.segment(name, "job"), *rest))
+_path = partial(references.job_path, PATH_OF_BATCHES)
 
 
 def start(

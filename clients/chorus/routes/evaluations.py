@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from chorus.datafiles import DataSource
@@ -30,9 +31,7 @@ Asked = str | Mapping[str, Any]
 `{"base": {...}}` or `{"majority": True}`."""
 
 
-def _path(job: str | EvaluationSummary, *rest: str) -> str:
-    name = job.id if isinstance(job, EvaluationSummary) else job
-    return "/".join((PATH_OF_EVALUATIONS, references.segment(name, "job"), *rest))
+_path = partial(references.job_path, PATH_OF_EVALUATIONS)
 
 
 def start(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from chorus.following import Following
 from chorus.methods import Method
 from chorus.routes import references
@@ -15,9 +17,7 @@ from chorus.wire import Call, Request, Steps, model_of, query_of
 PATH_OF_JOBS = "/v1/jobs"
 
 
-def _path(job: str | AnyJob, *rest: str) -> str:
-    name = job.id if isinstance(job, AnyJob) else job
-    return "/".join((PATH_OF_JOBS, references.segment(name, "job"), *rest))
+_path = partial(references.job_path, PATH_OF_JOBS)
 
 
 def list_page(

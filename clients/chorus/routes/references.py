@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from chorus.errors import InvalidArgumentError
+from chorus.types.tuning import AnyJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,16 @@ class Named:
     def query(self) -> tuple[tuple[str, str], ...]:
         """The query pair that names another tenant."""
         return () if self.tenant is None else (("tenant", self.tenant),)
+
+
+def job_path(root: str, job: str | AnyJob, *rest: str) -> str:
+    """The path of a job, given as it is or by its id, or of what is below it.
+
+    Raises:
+        InvalidArgumentError: that is no id.
+    """
+    name = job.id if isinstance(job, AnyJob) else job
+    return "/".join((root, segment(name, "job"), *rest))
 
 
 def segment(value: str, field: str) -> str:

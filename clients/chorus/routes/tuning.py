@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Unpack
 
 from chorus.datafiles import Rows
@@ -32,9 +33,7 @@ EARLIER_SPLITS = {"selection": "validation", "report": "test"}
 """Names of the splits in 0.1.0, which are still taken."""
 
 
-def _path(job: str | JobSummary, *rest: str) -> str:
-    name = job.id if isinstance(job, JobSummary) else job
-    return "/".join((PATH, references.segment(name, "job"), *rest))
+_path = partial(references.job_path, PATH)
 
 
 def start(

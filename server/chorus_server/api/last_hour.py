@@ -8,42 +8,14 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from chorus_server.api.metrics import Metrics
+from chorus_server.api.schemas.operations import TickAnswer
 from chorus_server.engine.stats import EngineStats
 
 TICK_SECONDS = 10.0
 TICKS = 360
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """A short time, and what happened in it.
-
-    Attributes:
-        ended: when it was over.
-        seconds: how long it was; more than `TICK_SECONDS` on a busy machine.
-        answered, failed, cancelled, refused: requests of the engine whose outcome fell into it.
-        tokens_in, tokens_out: of requests that reached the device.
-        median_seconds, p99_seconds: of the answered ones, from submission on; None without any.
-        queued, queued_units, slots_in_use: at its end.
-    """
-
-    ended: datetime
-    seconds: float
-    answered: int
-    failed: int
-    cancelled: int
-    refused: int
-    tokens_in: int
-    tokens_out: int
-    median_seconds: float | None
-    p99_seconds: float | None
-    queued: int
-    queued_units: int
-    slots_in_use: int
 
 
 class LastHour:
@@ -66,7 +38,7 @@ class LastHour:
         self._stats = stats
         self._clock = clock
         self._now = now
-        self._ticks: deque[Tick] = deque(maxlen=TICKS)
+        self._ticks: deque[TickAnswer] = deque(maxlen=TICKS)
         self._counted = self._count()
         self._begun = clock()
 
@@ -85,7 +57,7 @@ class LastHour:
         answered, failed, cancelled, refused, tokens_in, tokens_out = grown
         bounds, gauges = self._metrics.request_seconds.bounds, self._stats()
         self._ticks.append(
-            Tick(
+            TickAnswer(
                 ended=self._now(),
                 seconds=self._begun - begun,
                 answered=answered,
@@ -102,7 +74,7 @@ class LastHour:
             )
         )
 
-    def since(self, minutes: float) -> list[Tick]:
+    def since(self, minutes: float) -> list[TickAnswer]:
         """The ticks that ended so many minutes ago or later, oldest first."""
         begin = self._now() - timedelta(minutes=minutes)
         return [tick for tick in tuple(self._ticks) if tick.ended >= begin]

@@ -44,8 +44,7 @@ class Upkeep:
 
     Args:
         library: its store is collected.
-        interval_seconds: from the end of one collection, in whichever process, to the start of the next; 0
-            means never.
+        interval_seconds: from the end of one collection, in whichever process, to the start of the next.
         grace_seconds: how long a blob must have been unneeded.
         audit_days: how long audit logs are kept whose tenant does not say; None for ever.
         sleep: awaited between collections; tests give their own clock.
@@ -80,8 +79,6 @@ class Upkeep:
 
     async def run(self) -> None:
         """Purge and collect until cancelled. What is under way then ends on its thread."""
-        if not self._interval:
-            return
         wait = self._soon
         while True:
             await self._sleep(wait)

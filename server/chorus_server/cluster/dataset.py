@@ -143,8 +143,8 @@ def answer_files(
     a time writes into a target.
 
     Args:
-        source, target: `s3://BUCKET/PREFIX`, `gs://`, `az://` or `file:///FOLDER`. Buckets are reached with
-            the settings of the store's (`blob_endpoint`, `blob_credentials_file` and so on).
+        source, target: `s3://BUCKET/PREFIX`, `gs://`, `az://` or `file:///FOLDER`. Buckets are reached as
+            the store's (`blob_url`, `blob_credentials_file`), unless the URL says how.
         endpoint, body, input, settings: as in `RowAnswers`.
         actors: processes of Ray that each load the base and answer one file at a time.
         of_actors: what each needs of Ray, such as `num_cpus=8` or `num_gpus=1`, as in `map_batches`.

@@ -65,10 +65,10 @@ def bucket_of(settings: Settings, url: str, field: str) -> Bucket:
         InvalidInputError: the URL, or such a setting, cannot be used.
     """
     with _naming(field):
-        parts = check_url(url)
-        bucket = blob_address(settings, url)
+        address = blob_address(settings, url)
+        parts = check_url(address.url)
         if parts.scheme != "file":
-            return bucket.bucket()
+            return address.bucket()
     from obstore.store import LocalStore
 
     folder = Path(unquote(parts.path))
@@ -86,7 +86,7 @@ class FileSets:
 
     def __post_init__(self) -> None:
         """Raises InvalidInputError if one is inside the other."""
-        source, target = (f"{url.rstrip('/')}/" for url in (self.source, self.target))
+        source, target = (f"{_place(url).rstrip('/')}/" for url in (self.source, self.target))
         if source.startswith(target) or target.startswith(source):
             raise InvalidInputError("It must be neither the source, nor in it or around it.", field="target")
 
@@ -101,8 +101,13 @@ class FileSets:
         if not found:
             raise InvalidInputError(f"There is no file *{_SUFFIX} in it.", field="source")
         target = bucket_of(settings, self.target, "target")
-        _keep_question(target, {"source": self.source, **question.document()})
+        _keep_question(target, {"source": _place(self.source), **question.document()})
         return found, target
+
+
+def _place(url: str) -> str:
+    """The URL without how its bucket is reached."""
+    return url.partition("?")[0]
 
 
 def answered_files(found: Mapping[str, str], target: Bucket) -> list[str]:

@@ -37,8 +37,7 @@ class Host:
 
     def __init__(self, settings: Settings) -> None:
         # Nothing listens, so the rule about binding without a key does not apply.
-        apart = {"http_host": "127.0.0.1", "collect_interval_seconds": 0.0}
-        self._app = build_app(settings.model_copy(update=apart))
+        self._app = build_app(settings.model_copy(update={"http_host": "127.0.0.1"}))
         self.services = self._app.services
         self._loop = self.services.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="chorus-host", daemon=True)
@@ -46,7 +45,7 @@ class Host:
         self._beside = AsyncExitStack()
         self._turn, self._under_way = asyncio.Lock(), deque[RequestHandle]()
         try:
-            self.run(self._beside.enter_async_context(upkept(self._app)))
+            self.run(self._beside.enter_async_context(upkept(self._app, collecting=False)))
             bring_up(self._app, LOG.info, _on_death, jobs=False)
         except BaseException:
             self.close()

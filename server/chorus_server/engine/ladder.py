@@ -31,7 +31,7 @@ PRESETS: Mapping[str, ShapeLists] = {
         ((1, 16), (32, 16), (1, 64), (8, 64)),
     ),
 }
-"""Lists by the names that the setting `shapes` has for them."""
+"""Lists by the names that the setting `shapes` has for them, in which each of them is a part."""
 
 DEFAULT_PROMPT_ROWS = 8192
 """Rows of the prompt table where nothing says otherwise, and the fewest that `auto` chooses."""
@@ -39,8 +39,12 @@ DEFAULT_PROMPT_ROWS = 8192
 _MEDIUM = PRESETS["medium"]
 
 
+MAX_PROGRAMS = 256
+"""Most programs that a start compiles: lengths, batch sizes and blocks multiply."""
+
+
 def lists_of(
-    shapes: str,
+    preset: str,
     input_lengths: Sequence[int] | None = None,
     batch_rows: Sequence[int] | None = None,
     blocks: Sequence[Sequence[int]] | None = None,
@@ -48,12 +52,12 @@ def lists_of(
 ) -> ShapeLists:
     """The lists of a preset, but for those that are given. For `auto` they are those of `medium`, which it
     chooses on a CPU; whatever it chooses elsewhere has their longest input, most new tokens and targets."""
-    preset = PRESETS["medium" if shapes == "auto" else shapes]
+    lists = PRESETS["medium" if preset == "auto" else preset]
     return ShapeLists(
-        input_lengths or preset.input_lengths,
-        batch_rows or preset.batch_rows,
-        blocks or preset.blocks,
-        score_buckets or preset.score_buckets,
+        input_lengths or lists.input_lengths,
+        batch_rows or lists.batch_rows,
+        blocks or lists.blocks,
+        score_buckets or lists.score_buckets,
     )
 
 
@@ -74,7 +78,7 @@ def build_ladder(
         rows_per_load: prompt rows that one scatter writes.
 
     Raises:
-        InvalidInputError: a list is not valid; names the setting.
+        InvalidInputError: a list is not valid; names it.
     """
     _check_numbers("input_lengths", input_lengths)
     _check_numbers("batch_rows", batch_rows)

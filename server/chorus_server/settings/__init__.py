@@ -6,6 +6,7 @@ A value comes from the first of these that has it: a flag of `chorus serve`, an 
 the same everywhere; in the file it stands under its group. Units are in the names.
 """
 
+from chorus_server.settings.http import DEPRECATED
 from chorus_server.settings.load import check_bind, load_settings
 from chorus_server.settings.removed import REMOVED, removal
 from chorus_server.settings.store import STORE_SETTINGS
@@ -20,6 +21,7 @@ from chorus_server.settings.whole import (
 )
 
 __all__ = [
+    "DEPRECATED",
     "GROUPS",
     "REMOVED",
     "STORE_SETTINGS",

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from chorus_server.settings.values import MIB, YEAR_SECONDS, NumberList, SettingsGroup, ShapeList
+from chorus_server.settings.values import MIB, YEAR_SECONDS, SettingsGroup, ShapeChoice
 
 
 class EngineSettings(SettingsGroup):
@@ -31,11 +31,6 @@ class EngineSettings(SettingsGroup):
         "unrolled",
         description="One buffer for each layer's weights (fast decode), or all stacked (fast compile).",
     )
-    attention: Literal["auto", "xla", "cudnn"] = Field(
-        "auto",
-        description="Attention of whole sequences. `auto` is cuDNN on an NVIDIA card in bf16, XLA by "
-        "pairs of rows on one CPU, else XLA.",
-    )
     model_devices: int = Field(
         1, ge=1, description="Devices that share each tensor: heads, feed-forward and vocabulary are split."
     )
@@ -58,53 +53,23 @@ class EngineSettings(SettingsGroup):
     host_prompts_bytes: int = Field(
         512 * MIB, ge=0, description="Prompt values kept in host memory, in bytes."
     )
-    shapes: Literal["auto", "small", "medium", "large"] = Field(
-        "auto",
+    shapes: ShapeChoice = Field(
+        ShapeChoice(),
         description="Shapes that are compiled: `small` for inputs of up to 256 tokens, which is ready "
         "soonest; `medium` for up to 512; `large` with more rows and slots. `auto` is `medium` on a CPU; on "
-        "a GPU or TPU it chooses rows and slots by device memory and model. The start prints them.",
-    )
-    input_lengths: NumberList | None = Field(
-        None,
-        description="Compiled input lengths in tokens (prompt, text and `</s>`), instead of those of "
-        "`shapes`; the largest is the limit of an input.",
-    )
-    batch_rows: NumberList | None = Field(
-        None,
-        description="Batch sizes of the encoder that are compiled at each length, instead of those of "
-        "`shapes`.",
-    )
-    blocks: ShapeList | None = Field(
-        None,
-        description="Decode blocks as INPUTxNEWxSLOTS, instead of those of `shapes`: input tokens, new "
-        "tokens and number of sequences that fit into one.",
-    )
-    score_buckets: ShapeList | None = Field(
-        None,
-        description="Label ranking as INPUTSxNODES of one dispatch, instead of those of `shapes`: what an "
-        "input's labels begin with are the nodes of a tree, and more labels take more trees.",
+        "a GPU or TPU it chooses rows and slots by device memory and model. The start prints them. An "
+        "expert puts lists in place of a preset's, as in `small batch_rows=1,4 blocks=256x64x8`.",
     )
     batch_invariant: bool = Field(
         False,
         description="Use one compiled shape for each input length, so that load cannot change an answer's "
         "rounding.",
     )
-    decode_tokens_per_dispatch: int | None = Field(
-        None,
-        ge=1,
-        description="Tokens decoded in one device step for each sequence: more is faster, but answers "
-        "arrive later. By default 4, or what `auto` chooses.",
-    )
     step_timeout_seconds: float = Field(
         120.0,
         ge=0,
         le=YEAR_SECONDS,
         description="A device step that takes longer than this ends the process; 0 means no limit.",
-    )
-    max_programs: int = Field(
-        128,
-        ge=1,
-        description="Most programs that a start may compile. Lengths, batch sizes and blocks multiply.",
     )
     compile_cache_dir: Path | None = Field(
         None,

@@ -9,7 +9,25 @@ from pydantic import Field
 from chorus_server.settings.values import YEAR_SECONDS, SettingsGroup
 
 
-class HttpSettings(SettingsGroup):
+class DeprecatedSettings(SettingsGroup):
+    """Names of 0.1.0 that still work. A start that is given one says in the log what to do instead."""
+
+    api_key_file: Path | None = Field(
+        None,
+        description="Deprecated, make a key at `/v1/keys` instead: file with a bearer key of `tenant` (16 "
+        "characters or more).",
+    )
+    scrape_token_file: Path | None = Field(
+        None,
+        description="Deprecated, make a key with the scope `metrics:read` instead: file with a bearer token "
+        "that reads `/metrics` and nothing else.",
+    )
+
+
+DEPRECATED = tuple(DeprecatedSettings.model_fields)
+
+
+class HttpSettings(DeprecatedSettings):
     """Where the server listens, who may use it, and how it ends."""
 
     http_host: str = Field(
@@ -26,16 +44,6 @@ class HttpSettings(SettingsGroup):
         None,
         description="File with a bearer key that may do everything, also make tenants and keys (16 "
         "characters or more).",
-    )
-    api_key_file: Path | None = Field(
-        None,
-        description="Deprecated, make a key at `/v1/keys` instead: file with a bearer key of `tenant` (16 "
-        "characters or more).",
-    )
-    scrape_token_file: Path | None = Field(
-        None,
-        description="Deprecated, make a key with the scope `metrics:read` instead: file with a bearer token "
-        "that reads `/metrics` and nothing else.",
     )
     console: bool | None = Field(
         None,

@@ -6,6 +6,8 @@ from pydantic import Field
 
 from chorus_server.settings.values import MIB, YEAR_SECONDS, PairList, SettingsGroup
 
+_LEAST_DEADLINE_SECONDS = 60.0  # of a request that sets none, where the longest allows for it
+
 
 class LimitSettings(SettingsGroup):
     """What one request may ask for, and how many may wait."""
@@ -17,10 +19,6 @@ class LimitSettings(SettingsGroup):
         description="Largest prompt upload that the server reads. All bodies in memory take at most four "
         "times that.",
     )
-    max_batch_rows: int = Field(
-        1024, ge=1, description="Most inputs in one request; for an ensemble, inputs times members."
-    )
-    max_labels: int = Field(256, ge=2, description="Most labels of one classification.")
     decision_models: PairList = Field(
         (),
         description="Names that clients of OpenAI's and TypeSafe's routes have fixed, and the pack, the task "
@@ -31,15 +29,18 @@ class LimitSettings(SettingsGroup):
         description="Refuse messages of the system, and messages before the last, for which a version's "
         "template has no field, instead of ignoring them with a warning in the answer.",
     )
-    default_max_new_tokens: int = Field(
-        32, ge=1, description="New tokens if neither the request nor the version sets a number."
-    )
-    default_deadline_seconds: float | None = Field(
-        60.0, gt=0, le=YEAR_SECONDS, description="Deadline of a request that sets none."
-    )
     max_deadline_seconds: float = Field(
-        600.0, gt=0, le=YEAR_SECONDS, description="Longest deadline that a request may set."
+        600.0,
+        gt=0,
+        le=YEAR_SECONDS,
+        description="Longest deadline that a request may set. One that sets none gets a tenth of it, but at "
+        "least a minute.",
     )
     max_queued_requests: int = Field(
         2048, ge=1, description="How many requests may wait; beyond that the server answers 503."
     )
+
+    @property
+    def default_deadline_seconds(self) -> float:
+        """Deadline of a request that sets none."""
+        return min(self.max_deadline_seconds, max(_LEAST_DEADLINE_SECONDS, self.max_deadline_seconds / 10))

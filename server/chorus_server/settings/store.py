@@ -12,10 +12,6 @@ STORE_SETTINGS = (
     "data_dir",
     "database_url",
     "blob_url",
-    "blob_endpoint",
-    "blob_region",
-    "blob_path_style",
-    "blob_allow_http",
     "blob_credentials_file",
     "blob_cache_bytes",
 )
@@ -36,19 +32,9 @@ class StoreSettings(SettingsGroup):
     blob_url: str | None = Field(
         None,
         description="Where blobs and data files are, if not in `data_dir`: s3://BUCKET/PREFIX, "
-        "gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER. Needs the extra `bucket`.",
-    )
-    blob_endpoint: str | None = Field(
-        None, description="URL of a server that speaks S3, in place of Amazon's."
-    )
-    blob_region: str | None = Field(
-        None, description="Region of an S3 bucket. When left out: `AWS_REGION`, else us-east-1."
-    )
-    blob_path_style: bool = Field(
-        True, description="Whether a request names the bucket in its path; else in its host."
-    )
-    blob_allow_http: bool = Field(
-        False, description="Allow an endpoint without TLS: everybody on the way can read and change prompts."
+        "gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER. Needs the extra `bucket`. Of s3 it may "
+        "say how to reach it: s3://BUCKET?region=eu-west-1, or s3://BUCKET?endpoint=https://HOST "
+        "(docs/store.md).",
     )
     blob_credentials_file: Path | None = Field(
         None,
@@ -60,19 +46,13 @@ class StoreSettings(SettingsGroup):
         ge=1 << 20,
         description="Bytes that copies of what is in the bucket may have in `data_dir`.",
     )
-    collect_interval_seconds: float = Field(
-        3600.0,
-        ge=0,
-        le=YEAR_SECONDS,
-        description="How often one of all servers on a database removes blobs that no version needs; 0 means "
-        "never.",
-    )
     collect_grace_seconds: float = Field(
         3600.0,
         ge=0,
         le=YEAR_SECONDS,
-        description="How long a blob must have been unneeded; keep it above the time that a deleted version "
-        "is read.",
+        description="How long a blob must have been unneeded before it is removed; keep it above the time "
+        "that a deleted version is read. One of all servers on a database looks as often, at most once an "
+        "hour.",
     )
     tenant_grace_seconds: float = Field(
         604_800.0,

@@ -25,12 +25,6 @@ class TuningSettings(SettingsGroup):
         ge=1,
         description="Longest device step of a tuning job: a request may have to wait this long.",
     )
-    tuning_keep_days: float = Field(
-        14.0,
-        ge=0,
-        le=36_500,
-        description="How long a failed or cancelled job keeps its checkpoint, so that it can be resumed.",
-    )
     tuning_data_paths: PathList = Field(
         (), description="Folders and files on this machine that jobs of any tenant may read."
     )
@@ -40,7 +34,4 @@ class TuningSettings(SettingsGroup):
     )
     tuning_max_file_bytes: int = Field(
         1024 * MIB, ge=1, description="Largest file of training data that the server accepts."
-    )
-    tuning_max_unfinished_jobs: int = Field(
-        16, ge=1, description="How many unfinished tuning jobs a tenant may have; beyond that it gets 429."
     )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -14,6 +13,7 @@ from pydantic import (
     Field,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from chorus_server.urls import split_http_url
@@ -27,8 +27,10 @@ YEAR_SECONDS = 31_536_000
 _LARGEST = 2**53
 
 
-def written(value: Iterable[Any]) -> str:
-    """A list of numbers or shapes in command-line form."""
+def written(value: Any) -> str:
+    """A number, or a list of numbers or shapes, in command-line form."""
+    if not isinstance(value, list | tuple):
+        return str(value)
     return ",".join("x".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in value)
 
 
@@ -68,6 +70,67 @@ PairList = Annotated[tuple[str, ...], BeforeValidator(_numbers), AfterValidator(
 UrlList = Annotated[tuple[str, ...], BeforeValidator(_numbers), AfterValidator(_http_urls)]
 PathList = Annotated[tuple[Path, ...], BeforeValidator(_numbers)]
 ShapeList = Annotated[tuple[tuple[_Number, ...], ...], BeforeValidator(_shapes), Field(min_length=1)]
+
+
+class ShapeChoice(BaseModel):
+    """The setting `shapes`: a preset, and what an expert puts in place of its parts.
+
+    As text it is words, as in `small input_lengths=64,128 blocks=128x64x16`; in the settings file also a
+    table. Without a preset it is `auto`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: Literal["auto", "small", "medium", "large"] = Field(
+        "auto", description="What the rest is taken from: `auto`, `small`, `medium` or `large`."
+    )
+    input_lengths: NumberList | None = Field(
+        None,
+        description="Compiled input lengths in tokens (prompt, text and `</s>`); the largest is the limit of "
+        "an input.",
+    )
+    batch_rows: NumberList | None = Field(
+        None, description="Batch sizes of the encoder that are compiled at each length."
+    )
+    blocks: ShapeList | None = Field(
+        None,
+        description="Decode blocks as INPUTxNEWxSLOTS: input tokens, new tokens and number of sequences that "
+        "fit into one.",
+    )
+    score_buckets: ShapeList | None = Field(
+        None,
+        description="Label ranking as INPUTSxNODES of one dispatch: what an input's labels begin with are "
+        "the nodes of a tree, and more labels take more trees.",
+    )
+    decode_tokens_per_dispatch: _Number | None = Field(
+        None,
+        description="Tokens decoded in one device step for each sequence: more is faster, but answers "
+        "arrive later. By default 4, or what `auto` chooses.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _words(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        found: dict[str, str] = {}
+        for word in value.split():
+            name, given, text = word.partition("=")
+            name, text = (name, text) if given else ("preset", word)
+            if name in found:
+                raise ValueError(f"must give {name} once")
+            found[name] = text
+        return found
+
+    @property
+    def lists(self) -> dict[str, Any]:
+        """The preset and the lists, without what is no list."""
+        return self.model_dump(exclude={"decode_tokens_per_dispatch"})
+
+    def __str__(self) -> str:
+        parts = self.model_dump(exclude={"preset"}, exclude_none=True)
+        words = (f"{name}={written(part)}" for name, part in parts.items())
+        return " ".join((self.preset, *words))
 
 
 class SettingsGroup(BaseModel):

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from chorus_server.engine.work import Settled
+from prompts_store.durable import sync_folder
 from prompts_store.usage.records import USAGE_OUTCOMES, UsageRow
 
 SPOOL_BYTES = 64 << 20
@@ -95,11 +96,7 @@ class SpoolFile:
         descriptor = os.open(path, flags, 0o600)
         with suppress(OSError):  # some network disks have no locks
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        made = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(made)
-        finally:
-            os.close(made)
+        sync_folder(folder)
         return cls(path, descriptor)
 
     @classmethod

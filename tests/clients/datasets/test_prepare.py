@@ -16,15 +16,15 @@ import pytest
 from chorus.datasets import DATASETS, Prepared, prepare
 from chorus.datasets.questions import pad_punctuation
 from chorus.errors import InvalidArgumentError
-from chorus_server.tuning.column_metrics import columns_of
+from chorus_server.api.schemas.documents.evaluation import EvaluationDocument
+from chorus_server.quality.column_metrics import columns_of
+from chorus_server.quality.metrics import measure
 from chorus_server.tuning.data.columns import text_row
 from chorus_server.tuning.data.normalizers import NORMALIZERS
 from chorus_server.tuning.data.readers import read_rows
 from chorus_server.tuning.data.splits import load_split
-from chorus_server.tuning.document.evaluation import EvaluationDocument
 from chorus_server.tuning.document.job import JobDocument
 from chorus_server.tuning.document.prompt import PromptDocument
-from chorus_server.tuning.metrics import measure
 from tests.places import FIXTURES, ROOT, SHARED
 
 SAMPLES = FIXTURES / "datasets"

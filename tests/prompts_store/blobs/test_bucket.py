@@ -259,9 +259,9 @@ def test_what_cannot_be_reached_is_told_without_secrets(
         ({"url": "file://host/folder"}, "blob_url"),
         ({"url": "s3://bucket/place?key=canary"}, "blob_url"),
         ({"url": "s3://bucket:no/"}, "blob_url"),
-        ({"allow_http": False}, "blob_endpoint"),
-        ({"endpoint": "127.0.0.1:9000"}, "blob_endpoint"),
-        ({"endpoint": "https://key:canary@host"}, "blob_endpoint"),
+        ({"allow_http": False}, "blob_url"),
+        ({"endpoint": "127.0.0.1:9000"}, "blob_url"),
+        ({"endpoint": "https://key:canary@host"}, "blob_url"),
         ({"credentials_file": Path("/absent")}, "blob_credentials_file"),
         ({"credentials_file": Path("/etc/hostname")}, "blob_credentials_file"),
     ],
@@ -272,6 +272,34 @@ def test_what_cannot_be_an_address_is_refused(
     with pytest.raises(InvalidError) as caught:
         replace(address, **changes).open(tmp_path)  # type: ignore[arg-type]
     assert (caught.value.code, caught.value.field) == ("invalid_blob_place", field)
+    assert "canary" not in caught.value.message
+
+
+def test_a_url_says_how_to_reach_its_bucket() -> None:
+    place = "s3://bucket/place"
+    assert BlobAddress.of(place) == BlobAddress(place)
+    said = f"{place}?endpoint=http://host:9000&region=here&path_style=false&allow_http=true"
+    whole = BlobAddress(place, "http://host:9000", "here", path_style=False, allow_http=True)
+    assert BlobAddress.of(said) == whole
+    assert BlobAddress.of(place, like=said.replace("place", "other")) == whole
+    assert BlobAddress.of(f"{place}?region=there", like=said) == BlobAddress(place, region="there")
+    assert BlobAddress.of("gs://bucket/place", like=said) == BlobAddress("gs://bucket/place")
+    folder = BlobAddress.of("file:///folder", like=said, cache_bytes=5)
+    assert folder == BlobAddress("file:///folder", cache_bytes=5)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "s3://bucket?key=canary", "s3://bucket?region=", "s3://bucket?region=canary&region=other",
+        "s3://bucket?path_style=canary", "s3://bucket?canary", "s3://bucket?&", "gs://bucket?region=canary",
+        "file:///folder?region=canary",
+    ],
+)  # fmt: skip
+def test_a_url_that_says_something_else_is_refused(said: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        BlobAddress.of(said)
+    assert (caught.value.code, caught.value.field) == ("invalid_blob_place", "blob_url")
     assert "canary" not in caught.value.message
 
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chorus_server.api.last_hour import TICK_SECONDS, TICKS, LastHour, Tick, quantile
+from chorus_server.api.last_hour import TICK_SECONDS, TICKS, LastHour, quantile
 from chorus_server.api.metrics import Metrics
+from chorus_server.api.schemas.operations import TickAnswer
 from chorus_server.engine.requests import Origin, Timings
 from chorus_server.engine.stats import EngineStats
 from prompts_store.testing import FakeClock
@@ -53,7 +54,7 @@ class Watched:
             outcome, seconds = event
             engine.request_done(ORIGIN, "generate", outcome, Timings(0.0, 0.0, seconds, None), 7, 3)
 
-    def ticks(self) -> list[Tick]:
+    def ticks(self) -> list[TickAnswer]:
         return self.hour.since(60)
 
 
@@ -62,7 +63,7 @@ def add_up(watched: Watched, asked: list[Any]) -> bool:
     for event in [*asked, "tick"]:
         watched.happen(event)
     ticks = watched.ticks()
-    found = {name: sum(getattr(tick, name) for tick in ticks) for name in Tick.__slots__[2:8]}
+    found = {name: sum(getattr(tick, name) for tick in ticks) for name in list(TickAnswer.model_fields)[2:8]}
     outcomes = [OUTCOMES[event[0]] for event in asked if event not in ("tick", "refused")]
     wanted = {name: outcomes.count(name) for name in ("answered", "failed", "cancelled")}
     wanted |= {

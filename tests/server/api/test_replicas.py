@@ -88,8 +88,7 @@ def replicas(
     key.write_text(OPERATOR)
     place = s3_server.address()
     settings = {
-        "database_url": postgres_server.create(), "operator_key_file": key, "blob_url": place.url,
-        "blob_endpoint": place.endpoint, "blob_region": place.region, "blob_allow_http": place.allow_http,
+        "database_url": postgres_server.create(), "operator_key_file": key, "blob_url": s3_server.url(place),
         "blob_credentials_file": place.credentials_file,
     }  # fmt: skip
     with ExitStack() as stack:

@@ -200,13 +200,6 @@ def test_a_refusal_waits_for_an_operator(
     library.close()
 
 
-def test_an_interval_of_zero_never_collects(library: PromptLibrary, metrics: Metrics) -> None:
-    async def never(seconds: float) -> None:
-        raise AssertionError("it waited for a collection")
-
-    asyncio.run(Upkeep(library, metrics.api, 0.0, 0.0, never).run())
-
-
 def test_a_short_interval_is_kept(library: PromptLibrary, metrics: Metrics) -> None:
     async def scenario() -> float:
         ticks = Ticks()

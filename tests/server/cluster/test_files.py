@@ -107,7 +107,8 @@ def test_a_target_has_answers_to_one_question(sets: FileSets, tmp_path: Path) ->
         ("file://{0}/in", "ftp://host/out", "target"),
         ("file://{0}/in", "file://{0}/in/", "target"),
         ("file://{0}/in", "file://{0}/in/answered", "target"),
-        ("file://{0}/in", "s3://bucket/out", "blob_endpoint"),
+        ("file://{0}/in", "s3://bucket/out?endpoint=http://user@127.0.0.1", "target"),
+        ("s3://bucket/in?region=here", "s3://bucket/in/out", "target"),
     ],
 )
 def test_what_cannot_be_read_or_written_is_refused(
@@ -115,8 +116,6 @@ def test_what_cannot_be_read_or_written_is_refused(
 ) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InvalidInputError) as caught:
-        begin(
-            FileSets(source.format(tmp_path), target.format(tmp_path)), blob_endpoint="http://user@127.0.0.1"
-        )
+        begin(FileSets(source.format(tmp_path), target.format(tmp_path)))
     assert caught.value.field == field
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())

@@ -37,7 +37,7 @@ DRAIN_SECONDS = 4
 CLIENTS = 6
 START_PAUSE_SECONDS = 0.5
 """Of a client after an answer, while a replica starts and nothing else happens: they share a processor."""
-SHAPES = TINY | {"batch_rows": "4", "blocks": "48x128x4"}
+SHAPES = TINY | {"shapes": "input_lengths=48 batch_rows=4 blocks=48x128x4 score_buckets=2x16"}
 LONG = {"task": None, "inputs": ["good film"] * 32, "max_new_tokens": 128, "min_new_tokens": 128}
 """Thousands of steps."""
 

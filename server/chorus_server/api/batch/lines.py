@@ -15,9 +15,9 @@ from fastapi import Response
 from chorus_server.api.door.routing import BodyType
 from chorus_server.api.http.json_counts import span_of
 from chorus_server.api.inference.calls import Call
+from chorus_server.api.schemas.documents.batch import MOST_LINES, BatchEndpoint
 from chorus_server.errors import ChorusError, InvalidInputError, TooLargeError
 from chorus_server.settings import Settings
-from chorus_server.tuning.document.batch import MOST_LINES, BatchEndpoint
 from chorus_server.validation import join_path
 from prompts_store.errors import StoreError
 

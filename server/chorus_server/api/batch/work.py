@@ -12,10 +12,10 @@ from typing import Any
 from chorus_server.api.batch.answering import AnsweredLine, BatchLine, answer_lines
 from chorus_server.api.batch.lines import BatchFile, Endpoint, check_alone
 from chorus_server.api.jobs.attempt import AskBlock, EngineAttempt
+from chorus_server.api.schemas.documents.batch import BatchDocument, BatchEndpoint
 from chorus_server.errors import ChorusError, InvalidInputError
 from chorus_server.jobs.leased import JobCancelledError
 from chorus_server.jobs.line_log import LineLog
-from chorus_server.tuning.document.batch import BatchDocument, BatchEndpoint
 from prompts_store.errors import LeaseLostError, StoreError
 
 LINES_AT_ONCE = 16

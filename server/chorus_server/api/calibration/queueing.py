@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from chorus_server.api.jobs.seeing import require_files
+from chorus_server.api.jobs.queueing import queue_asking_job, require_infer
 from chorus_server.api.library.resolve import check_base
+from chorus_server.api.schemas.documents.calibration import CalibrationDocument
 from chorus_server.api.services import Services
-from chorus_server.errors import ForbiddenError
-from chorus_server.tenancy.principal import Principal, Scope
-from chorus_server.tuning.document.calibration import CalibrationDocument
+from chorus_server.tenancy.principal import Principal
 from prompts_store.jobs.records import Job
 from prompts_store.jobs.rows import unknown_job
 from prompts_store.store import PromptStore
@@ -33,27 +32,14 @@ async def queue_calibration(
         StoreError: the version or the file is not there for the key, or there are too many jobs.
         NotReadyError: the base model is not loaded yet.
     """
-    if Scope.INFER not in principal.scopes:
-        raise ForbiddenError(
-            f"A calibration asks the prompt, and the key lacks the scope {Scope.INFER.value!r}: use another "
-            "key."
-        )
+    require_infer(principal, "A calibration asks the prompt")
     library, base = services.library, services.base()
     version = await library.read(library.store.get_version, principal.tenant, task, number)
     check_base(version, base.fingerprint, "version")
     document = sent.completed(version.manifest.template, version.manifest.labels)
-    files = {"file": document.file}
-    await require_files(services, principal, files)
-    about = {"base_fingerprint": base.fingerprint, "task": task, "version": number, "key": principal.key}
-    return await library.save(
-        store.create_job,
-        principal.tenant,
-        "calibration",
-        {**about, "document": document.to_json()},
-        created_by=principal.name,
-        files=files,
-        max_unfinished=services.settings.tuning_max_unfinished_jobs,
-    )
+    about = {"base_fingerprint": base.fingerprint, "task": task, "version": number}
+    spec = {**about, "document": document.to_json()}
+    return await queue_asking_job(services, store, principal, "calibration", spec, {"file": document.file})
 
 
 async def calibration_job_of(services: Services, principal: Principal, task: str, job: str) -> Job:

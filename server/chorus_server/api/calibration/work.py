@@ -12,11 +12,11 @@ from chorus_server.api.inference.items import Item
 from chorus_server.api.inference.ranking import score_requests, scores_of
 from chorus_server.api.inference.submit import outcomes
 from chorus_server.api.jobs.attempt import EngineAttempt
+from chorus_server.api.schemas.documents.calibration import CalibrationDocument
 from chorus_server.calibration.records import FITTED_ROWS, WITH_PRIOR, calibration_of, spread
 from chorus_server.errors import ChorusError, InvalidInputError
 from chorus_server.tuning.data.columns import answers_of, template_values
 from chorus_server.tuning.data.readers import ReadOptions, read_rows
-from chorus_server.tuning.document.calibration import CalibrationDocument
 from prompts_store.records import LEAST_CALIBRATION_ROWS
 
 _BLOCK_ROWS = 64

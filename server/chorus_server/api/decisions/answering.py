@@ -20,6 +20,7 @@ from chorus_server.api.inference.prepare import answer_start, label_targets
 from chorus_server.api.inference.ranking import scores_of
 from chorus_server.api.inference.submit import SubmitResult, outcomes
 from chorus_server.api.inference.turns import in_turns, turns
+from chorus_server.api.schemas.common import MAX_LABELS, MAX_ROWS
 from chorus_server.api.schemas.decisions import DecisionInput
 from chorus_server.api.schemas.questions import Question
 from chorus_server.engine.requests import ScoreRequest
@@ -63,10 +64,9 @@ async def decide(
         QuestionError: a question cannot be answered.
         ChorusError: the model is not there, or a row failed; then there are no answers.
     """
-    most = call.services.settings.max_batch_rows
-    if len(questions) > most:
+    if len(questions) > MAX_ROWS:
         raise InvalidInputError(
-            f"There are {len(questions)} questions; this server takes {most}.", field="questions"
+            f"There are {len(questions)} questions; this server takes {MAX_ROWS}.", field="questions"
         )
     async with AsyncExitStack() as stack:
         model = await model_of(call, name)
@@ -207,9 +207,10 @@ def _labels(model: DecisionModel, question: Question, version: PromptVersion | N
 
 
 def _targets(call: Call, question: Question, labels: tuple[str, ...], start: tuple[int, ...]) -> LabelTargets:
-    most = call.services.settings.max_labels
-    if len(labels) > most:
-        raise question.error(f"it has {len(labels)} options; this server ranks {most}.", question.options_at)
+    if len(labels) > MAX_LABELS:
+        raise question.error(
+            f"it has {len(labels)} options; this server ranks {MAX_LABELS}.", question.options_at
+        )
     longest = call.serving.limits.max_target_tokens
     try:
         return tuple(label_targets(call.serving.vocabulary, labels, longest, "label", start))

@@ -87,11 +87,7 @@ class BodyType:
         Raises:
             InvalidInputError: it is not JSON, or too much of it.
         """
-        most = {
-            name: getattr(settings, limit) if isinstance(limit, str) else limit
-            for name, limit in self.model.most.items()
-        }
-        counts, long_texts = Counts(most, self.model.others), self.model.long_texts
+        counts, long_texts = Counts(self.model.most, self.model.others), self.model.long_texts
         if long_texts is None:
             check_texts(body, settings.max_body_bytes)
         if long_texts is None or len(body) <= SHORT_BYTES:

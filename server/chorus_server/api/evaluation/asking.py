@@ -17,8 +17,8 @@ from chorus_server.api.inference.calls import Call, prepare_all
 from chorus_server.api.inference.items import Item
 from chorus_server.api.inference.ranking import score_requests, scores_of
 from chorus_server.api.inference.submit import outcomes
+from chorus_server.api.schemas.documents.evaluation import EvaluationDocument, EvaluationSubject
 from chorus_server.errors import ChorusError, InvalidInputError
-from chorus_server.tuning.document.evaluation import EvaluationDocument, EvaluationSubject
 from prompts_store.records import EnsembleVersion, PackEntry, PackVersion, PromptVersion
 
 ROWS_AT_ONCE = 64

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from chorus_server.calibration.measuring import risk_coverage
-from chorus_server.tuning.metrics import legal_share, measure
-from chorus_server.tuning.mistakes import MOST_CONFUSED, confused, confusion_matrix
-from chorus_server.tuning.text_metrics import Answers
+from chorus_server.quality.metrics import legal_share, measure
+from chorus_server.quality.mistakes import MOST_CONFUSED, confused, confusion_matrix
+from chorus_server.quality.text_metrics import Answers
 
 DIGITS = 4
 """To which what was said is rounded."""

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from chorus_server.tuning.column_metrics import COLUMN_METRICS, GROUP, LABEL
-from chorus_server.tuning.metrics import METRICS, number_of
-from chorus_server.tuning.text_metrics import Answers
+from chorus_server.quality.column_metrics import COLUMN_METRICS, GROUP, LABEL
+from chorus_server.quality.metrics import METRICS, number_of
+from chorus_server.quality.text_metrics import Answers
 
 _Floats = npt.NDArray[np.float64]
 _Counts = npt.NDArray[np.int64]

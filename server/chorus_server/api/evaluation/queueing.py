@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from chorus_server.api.evaluation.asking import check_calibrated
 from chorus_server.api.evaluation.questions import entry_of, labels_of, values_of, version_of
-from chorus_server.api.jobs.seeing import require_files
+from chorus_server.api.inference.ranking import shared_labels
+from chorus_server.api.jobs.queueing import queue_asking_job, require_infer
 from chorus_server.api.library.resolve import check_base
+from chorus_server.api.schemas.documents.evaluation import EvaluationDocument, EvaluationSubject
 from chorus_server.api.services import Services
-from chorus_server.errors import ForbiddenError, InvalidInputError
-from chorus_server.tenancy.principal import Principal, Scope
+from chorus_server.errors import InvalidInputError
+from chorus_server.tenancy.principal import Principal
 from chorus_server.tuning.data.normalizers import check_normalizer, unsuited
-from chorus_server.tuning.document.evaluation import EvaluationDocument, EvaluationSubject
-from chorus_server.tuning.document.fields import refuse
 from prompts_store.jobs.records import Job
 from prompts_store.records import PackEntry, PromptVersion
 from prompts_store.store import PromptStore
@@ -49,25 +49,17 @@ async def queue_evaluation(
         StoreError: a file is not there for the key, or there are too many jobs.
         NotReadyError: the base model is not loaded yet.
     """
-    if Scope.INFER not in principal.scopes:
-        raise ForbiddenError(
-            f"An evaluation asks prompts, and the key lacks the scope {Scope.INFER.value!r}: use another key."
-        )
+    require_infer(principal, "An evaluation asks prompts")
     sent.check()
     base = services.base()
-    if sent.base_fingerprint not in (None, base.fingerprint):
-        message = "is of another base model; leave it out, or send the job to a server of that model"
-        refuse(message, "base_fingerprint", code="base_mismatch")
+    sent = sent.for_base(base.fingerprint)
     pinned: list[_Pinned] = []
     for place, subject in enumerate(sent.subjects):
         found = await _pinned(services, principal, subject, f"subjects.{place}")
         pinned.append(found)
         _check_columns(found.versions, place)
     document = sent.completed(_common(sent, [each.labels for each in pinned])).model_copy(
-        update={
-            "subjects": tuple(each.subject for each in pinned),
-            "base_fingerprint": base.fingerprint,
-        }
+        update={"subjects": tuple(each.subject for each in pinned)}
     )
     for place, each in enumerate(pinned):
         labels = document.labels
@@ -79,16 +71,7 @@ async def queue_evaluation(
     files = {"file": document.file}
     if document.examples is not None:
         files["examples"] = document.examples
-    await require_files(services, principal, files)
-    return await services.library.save(
-        store.create_job,
-        principal.tenant,
-        "evaluation",
-        {**document.to_json(), "key": principal.key},
-        created_by=principal.name,
-        files=files,
-        max_unfinished=services.settings.tuning_max_unfinished_jobs,
-    )
+    return await queue_asking_job(services, store, principal, "evaluation", document.to_json(), files)
 
 
 async def _pinned(services: Services, principal: Principal, subject: EvaluationSubject, path: str) -> _Pinned:
@@ -98,7 +81,7 @@ async def _pinned(services: Services, principal: Principal, subject: EvaluationS
         version = await library.resolve(subject.task, principal.tenant, field, patterns=principal.tasks)
         check_base(version, base.fingerprint, field)
         name = f"{version.tenant}/{version.task}@{version.number}"
-        return _Pinned(subject.model_copy(update={"task": name}), [version], _shared([version]))
+        return _Pinned(subject.model_copy(update={"task": name}), [version], shared_labels([version]))
     if subject.pack is not None and subject.question is not None:
         field = f"{path}.pack"
         pack = await library.resolve_pack(subject.pack, principal.tenant, field, patterns=principal.tasks)
@@ -120,22 +103,13 @@ async def _pinned(services: Services, principal: Principal, subject: EvaluationS
         for version in members:
             check_base(version, base.fingerprint, field)
         name = f"{made.tenant}/{made.name}@{made.number}"
-        return _Pinned(subject.model_copy(update={"ensemble": name}), members, _shared(members))
+        return _Pinned(subject.model_copy(update={"ensemble": name}), members, shared_labels(members))
     if subject.base is not None and subject.base.normalizer is not None:
         field = f"{path}.base.normalizer"
         check_normalizer(subject.base.normalizer, field)
         if (problem := unsuited(subject.base.template, subject.base.normalizer)) is not None:
             raise InvalidInputError(problem, field=field)
     return _Pinned(subject, [], ())
-
-
-def _shared(versions: Sequence[PromptVersion]) -> tuple[str, ...]:
-    """The labels that all versions have, in the first one's order; empty if they differ."""
-    if not versions:
-        return ()
-    first = versions[0].manifest.labels
-    same = len(first) >= 2 and all(set(version.manifest.labels) == set(first) for version in versions)
-    return tuple(first) if same else ()
 
 
 def _common(sent: EvaluationDocument, labels: Sequence[tuple[str, ...]]) -> tuple[str, ...]:

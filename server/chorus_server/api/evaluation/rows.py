@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from chorus_server.api.jobs.attempt import EngineAttempt
+from chorus_server.api.schemas.documents.evaluation import MOST_ROWS, BaseSubject, EvaluationDocument
 from chorus_server.errors import InvalidInputError
 from chorus_server.tuning.data.columns import answers_of, metric_values, template_values, text_row
 from chorus_server.tuning.data.examples import TextRow
 from chorus_server.tuning.data.normalizers import normalized
 from chorus_server.tuning.data.readers import ReadOptions, read_rows
 from chorus_server.tuning.data.splits import check_rows
-from chorus_server.tuning.document.evaluation import MOST_ROWS, BaseSubject, EvaluationDocument
 from chorus_server.tuning.document.prompt import PromptDocument
 from chorus_server.tuning.document.recipe import NORMALIZER_SETTING
 from prompts_store.tasks.template import parse_template

@@ -15,8 +15,8 @@ from chorus_server.api.evaluation.questions import entry_of, labels_of
 from chorus_server.api.evaluation.rows import EvaluationRow, commonest_answer, evaluation_rows, few_shot_text
 from chorus_server.api.inference.calls import Call
 from chorus_server.api.jobs.attempt import EngineAttempt
-from chorus_server.tuning.column_metrics import columns_of
-from chorus_server.tuning.document.evaluation import EvaluationDocument, EvaluationSubject
+from chorus_server.api.schemas.documents.evaluation import EvaluationDocument, EvaluationSubject
+from chorus_server.quality.column_metrics import columns_of
 
 
 def evaluate(attempt: EngineAttempt) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ from chorus_server.api.inference.text import final_text
 from chorus_server.api.inference.turns import in_turns
 from chorus_server.engine.requests import FinishedEvent, GenerateRequest, Request
 from chorus_server.errors import ChorusError
-from chorus_server.tuning.vote import Ballot, majority
+from chorus_server.quality.vote import Ballot, majority
 
 Read = Callable[[SubmitResult, Item], tuple[str, float] | ChorusError]
 Rank = Callable[[SubmitResult, Item], Ranked | ChorusError]

@@ -11,8 +11,17 @@ from chorus_server.api.inference.items import Item
 from chorus_server.api.inference.prepare import answer_start, label_targets
 from chorus_server.api.inference.submit import SubmitResult
 from chorus_server.api.inference.turns import in_turns
+from chorus_server.api.schemas.common import MAX_LABELS
 from chorus_server.engine.requests import ScoredEvent, ScoreRequest
 from chorus_server.errors import ChorusError, InternalError, InvalidInputError
+from prompts_store.records import PromptVersion
+
+
+def shared_labels(versions: Sequence[PromptVersion]) -> tuple[str, ...]:
+    """The labels that all versions have, in the first one's order; empty if they differ."""
+    first = versions[0].manifest.labels if versions else ()
+    same = len(first) >= 2 and all(set(version.manifest.labels) == set(first) for version in versions)
+    return tuple(first) if same else ()
 
 
 async def score_requests(
@@ -35,11 +44,12 @@ async def score_requests(
         InvalidInputError: there are more labels than the server ranks, or one cannot be ranked. The error
             names the label if the request sent it, else the version.
     """
-    limit = call.services.settings.max_labels
     field = sent_in if sent else items[0].task_field
-    if len(labels) > limit:  # a version's labels; those of a request were counted before
+    if len(labels) > MAX_LABELS:  # a version's labels; those of a request were counted before
         whose = "" if sent else " in the version: send fewer of your own, or use another version"
-        raise InvalidInputError(f"There are {len(labels)} labels{whose}; the limit is {limit}.", field=field)
+        raise InvalidInputError(
+            f"There are {len(labels)} labels{whose}; the limit is {MAX_LABELS}.", field=field
+        )
     longest = call.serving.limits.max_target_tokens
     vocabulary = call.serving.vocabulary
     starts = [(answer_start(vocabulary, item.version), bool(item.special_tokens)) for item in items]

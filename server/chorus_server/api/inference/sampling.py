@@ -12,6 +12,7 @@ from chorus_server.api.inference.calls import Call
 from chorus_server.api.inference.items import Item
 from chorus_server.api.inference.prepare import answer_start
 from chorus_server.api.inference.turns import in_turns
+from chorus_server.api.schemas.common import USUAL_NEW_TOKENS
 from chorus_server.api.schemas.inference import GenerationSettings
 from chorus_server.engine.requests import GenerateRequest
 from chorus_server.engine.sampling import Sampling, UnfitSettingsError, check_together, over_defaults
@@ -78,8 +79,8 @@ def sampling_for(call: Call, item: Item, defaults: Mapping[str, Any]) -> Samplin
     settings = over_defaults(item.settings, defaults)
     try:
         check_together(settings)
-        usual = call.services.settings.default_max_new_tokens
-        new_tokens, room = call.serving.limits.new_tokens_for(settings, item.tokens, usual)
+        limits = call.serving.limits
+        new_tokens, room = limits.new_tokens_for(settings, item.tokens, USUAL_NEW_TOKENS)
     except UnfitSettingsError as unfit:
         raise _refused(item, unfit) from None
     _check_ids(settings.get("logit_bias", {}), call.serving.vocabulary.size, item)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from chorus_server.api.schemas.common import MAX_LABELS, USUAL_NEW_TOKENS
 from chorus_server.api.services import Services
 from chorus_server.engine.limits import target_too_long
 from chorus_server.engine.sampling import SETTINGS, UnfitSettingsError
@@ -26,19 +27,19 @@ class Fault:
 
     Attributes:
         field: path within the manifest (`labels.3`, `settings.max_new_tokens`).
-        setting: the setting of the server that would have to change; None if no server of this base could
-            serve it.
+        here: whether it is only this server, as its operator set it up, or only with the version's own labels
+            or settings; else no server of this base could serve it.
     """
 
     field: str
     message: str
-    setting: str | None = None
+    here: bool = False
 
 
 def faults(
     services: Services, *, rows: int, template: str, labels: Sequence[str], settings: Mapping[str, Any]
 ) -> list[Fault]:
-    """Every fault of a version with these values. Faults that no setting can correct come first.
+    """Every fault of a version with these values. Those that every server has come first.
 
     Takes milliseconds for a thousand characters, so it must not run on the event loop.
 
@@ -71,10 +72,10 @@ def faults(
             f"{limits.max_input_tokens}: it cuts or refuses every text. Shorten the template, or the "
             "operator raises input_lengths."
         )
-        found.append(Fault("template", message, "input_lengths"))
+        found.append(Fault("template", message, here=True))
     else:
         found += _of_settings(services, shortest, settings)
-    return sorted(found, key=lambda fault: fault.setting is not None)
+    return sorted(found, key=lambda fault: fault.here)
 
 
 def _of_labels(services: Services, labels: Sequence[str], settings: Mapping[str, Any]) -> list[Fault]:
@@ -103,17 +104,13 @@ def _of_labels(services: Services, labels: Sequence[str], settings: Mapping[str,
     if labels and tokens > longest_label:
         problem = target_too_long(str(tokens), longest_label, "<extra_id_0> and " if start else "")
         message = f"Label {place} {problem}: shorten it, or the operator raises score_buckets."
-        found.append(Fault(f"labels.{place}", message, "score_buckets"))
+        found.append(Fault(f"labels.{place}", message, here=True))
     elif labels and (together := services.limits().too_many_targets(tuple(first_with))):
         message = f"The labels {together}, or the operator raises score_buckets."
-        found.append(Fault("labels", message, "score_buckets"))
-    most = services.settings.max_labels
-    if len(labels) > most:
-        message = (
-            f"There are {len(labels)} labels, and this server ranks at most {most}: send fewer, or the "
-            "operator raises max_labels."
-        )
-        found.append(Fault("labels", message, "max_labels"))
+        found.append(Fault("labels", message, here=True))
+    if len(labels) > MAX_LABELS:
+        message = f"There are {len(labels)} labels, and a server ranks at most {MAX_LABELS}: send fewer."
+        found.append(Fault("labels", message, here=True))
     return found
 
 
@@ -123,20 +120,20 @@ def _of_settings(services: Services, shortest: int, settings: Mapping[str, Any])
     given = {name: settings[name] for name in SETTINGS if settings.get(name) is not None}
     asked = given.get("max_new_tokens")
     try:
-        limits.new_tokens_for(given, shortest, services.settings.default_max_new_tokens)
+        limits.new_tokens_for(given, shortest, USUAL_NEW_TOKENS)
         return []
     except UnfitSettingsError as unfit:
         name, message = unfit.names[0], unfit.message
     if name == "max_new_tokens":
         return [
-            Fault("settings.max_new_tokens", f"{message} Lower it, or the operator raises blocks.", "blocks")
+            Fault("settings.max_new_tokens", f"{message} Lower it, or the operator raises blocks.", here=True)
         ]
     if name != "min_new_tokens":
         advice = "Lower it, or the operator gives blocks more slots."
-        return [Fault(f"settings.{name}", f"{message} {advice}", "blocks")]
+        return [Fault(f"settings.{name}", f"{message} {advice}", here=True)]
     if asked is not None:  # a request may send its own value of either
         return []
     room = limits.new_tokens(shortest, max(given.get("n", 1), given.get("num_beams", 1)))
-    setting = "default_max_new_tokens" if given["min_new_tokens"] <= room else "blocks"
-    advice = f"Send max_new_tokens too, or the operator raises {setting}."
-    return [Fault("settings.min_new_tokens", f"{message} {advice}", setting)]
+    otherwise = "" if given["min_new_tokens"] <= room else ", or the operator raises blocks"
+    advice = f"Send max_new_tokens too{otherwise}."
+    return [Fault("settings.min_new_tokens", f"{message} {advice}", here=True)]

@@ -18,14 +18,14 @@ from chorus_server.api.jobs.patience import PatientCall
 from chorus_server.api.services import Services
 from chorus_server.engine.handle import RequestHandle
 from chorus_server.errors import ChorusError, EngineDeadError, NotReadyError
+from chorus_server.jobs.attempt import JobAttempt
 from chorus_server.jobs.blocks import Blocks
 from chorus_server.jobs.endings import count_attempt
-from chorus_server.jobs.leased import LeasedJob, ServiceStoppingError
+from chorus_server.jobs.leased import ServiceStoppingError
 from chorus_server.tenancy.principal import Principal
 from prompts_store.errors import StoreError
 from prompts_store.files.records import FilePurpose
-from prompts_store.jobs.records import MATRIX_DTYPE, Job
-from prompts_store.store import PromptStore
+from prompts_store.jobs.records import MATRIX_DTYPE
 
 T = TypeVar("T")
 
@@ -44,37 +44,20 @@ _TOLD_TIMES = 100
 
 
 @dataclass(slots=True)
-class EngineAttempt:
+class EngineAttempt(JobAttempt):
     """What a kind of job works with. Used by one thread.
 
     Attributes:
-        held: the job, under this attempt's lease.
         loop: the event loop that serves, on which the engine is asked.
         folder: where an attempt finds what earlier ones left.
-        progress: the job's, as `save_progress` stores it.
     """
 
-    held: LeasedJob
     services: Services
     loop: asyncio.AbstractEventLoop
     folder: Path
-    progress: dict[str, Any] = field(init=False)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _under_way: deque[RequestHandle] = field(default_factory=deque)
     _known: tuple[float, Principal] | None = None
-
-    def __post_init__(self) -> None:
-        self.progress = dict(self.held.job.progress)
-
-    @property
-    def job(self) -> Job:
-        """The job as it was claimed."""
-        return self.held.job
-
-    @property
-    def store(self) -> PromptStore:
-        """The store, with calls that outlast a short outage."""
-        return self.held.store
 
     def begin(self) -> None:
         """Count the attempt, and fix what later ones must have too.
@@ -86,17 +69,9 @@ class EngineAttempt:
         self.progress.setdefault("settled", {MATRIX_DTYPE: self.services.base().matrix_dtype})
         self.save_progress()
 
-    def save_progress(self) -> None:
-        """Store the progress."""
-        self.held.update(progress=self.progress)
-
     def count(self, rows: int) -> None:
         """So many rows more are answered, and kept."""
         self.services.metrics.jobs.rows.inc(rows, self.job.kind)
-
-    def warn(self, messages: Sequence[str]) -> None:
-        """Tell warnings, as events of the job."""
-        self.held.tell([("warning", {"message": message}) for message in messages])
 
     def ask(self, block: AskBlock[T]) -> T:
         """What a block of requests comes to.

@@ -8,6 +8,7 @@ from typing import Any
 
 from chorus_server.api.services import Services
 from chorus_server.tenancy.principal import Principal
+from chorus_server.tuning.document.job import names_made
 from prompts_store.errors import NotFoundError
 from prompts_store.files.data_files import unknown_file
 from prompts_store.files.records import DataFile
@@ -18,8 +19,7 @@ from prompts_store.tasks.references import parse_reference
 
 def _tuning(principal: Principal, job: Job) -> bool:
     """Whether the key may name all that the job makes."""
-    names = [prompt["task"] for prompt in job.spec.get("prompts", ())]
-    return all(principal.may_name(name) for name in (*names, *filter(None, [job.spec.get("ensemble_name")])))
+    return all(map(principal.may_name, names_made(job.spec)))
 
 
 def _evaluation(principal: Principal, job: Job) -> bool:

@@ -24,10 +24,10 @@ from chorus_server.api.routes.tuning_events import (
 )
 from chorus_server.api.routes.tuning_jobs import JobId
 from chorus_server.api.schemas.batches import BatchAnswer, BatchPage
+from chorus_server.api.schemas.documents.batch import BatchDocument
 from chorus_server.api.schemas.tuning import JobEventList
 from chorus_server.api.services import acting_store, services_of
 from chorus_server.api.tuning.steering import followed, job_of, resumed, stopped
-from chorus_server.tuning.document.batch import BatchDocument
 from prompts_store.jobs.records import JobStatus
 
 router = APIRouter(route_class=ChorusRoute, tags=["batches"])

@@ -23,8 +23,8 @@ from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.library.shared import task_to_read
 from chorus_server.api.records import calibration_job_json, calibration_json
 from chorus_server.api.schemas.calibrations import CalibrationAnswer, CalibrationJobAnswer, CalibrationPage
+from chorus_server.api.schemas.documents.calibration import CalibrationDocument
 from chorus_server.api.services import acting_store, services_of
-from chorus_server.tuning.document.calibration import CalibrationDocument
 
 router = APIRouter(route_class=ChorusRoute, tags=["versions"])
 

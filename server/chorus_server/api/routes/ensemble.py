@@ -17,7 +17,9 @@ from chorus_server.api.inference.answers import batch_response
 from chorus_server.api.inference.ballots import Poll, label_poll, text_poll, voted
 from chorus_server.api.inference.calls import Call, call_of, prepare_all
 from chorus_server.api.inference.items import Item, inputs_of, weights_of
+from chorus_server.api.inference.ranking import shared_labels
 from chorus_server.api.inference.submit import outcomes
+from chorus_server.api.schemas.common import MAX_ROWS
 from chorus_server.api.schemas.inference import EnsembleAnswer, EnsembleBody
 from chorus_server.errors import InvalidInputError
 from prompts_store.records import EnsembleVersion, PromptVersion
@@ -53,11 +55,10 @@ async def _answer(call: Call, body: EnsembleBody) -> Response:
         async with call.in_time():
             panel = await stack.enter_async_context(_panel(call, body))
             rows = len(inputs) * len(panel.members)
-            limit = call.services.settings.max_batch_rows
-            if rows > limit:
+            if rows > MAX_ROWS:
                 raise InvalidInputError(
                     f"{len(inputs)} inputs for {len(panel.members)} members are {rows} rows, the limit is "
-                    f"{limit}.",
+                    f"{MAX_ROWS}.",
                     field="inputs" if body.inputs is not None else panel.field,
                 )
             settings = {} if body.max_new_tokens is None else {"max_new_tokens": body.max_new_tokens}
@@ -99,7 +100,7 @@ async def _poll(call: Call, body: EnsembleBody, panel: Panel, items: Sequence[It
     labels = (
         body.labels
         if body.labels is not None
-        else shared_labels([version for version, _, _ in panel.members])
+        else list(shared_labels([version for version, _, _ in panel.members]))
     )
     if labels:
         if body.max_new_tokens is not None and body.labels is not None:
@@ -109,13 +110,6 @@ async def _poll(call: Call, body: EnsembleBody, panel: Panel, items: Sequence[It
             )
         return await label_poll(call, items, labels, sent=body.labels is not None)
     return await text_poll(call, items)
-
-
-def shared_labels(versions: Sequence[PromptVersion]) -> list[str]:
-    """The labels that all members have, in the first one's order; empty if they differ."""
-    first = versions[0].manifest.labels
-    same = len(first) >= 2 and all(set(version.manifest.labels) == set(first) for version in versions)
-    return list(first) if same else []
 
 
 @asynccontextmanager

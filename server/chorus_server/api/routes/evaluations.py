@@ -23,11 +23,11 @@ from chorus_server.api.routes.tuning_events import (
     MostEvents,
 )
 from chorus_server.api.routes.tuning_jobs import JobId
+from chorus_server.api.schemas.documents.evaluation import EvaluationDocument
 from chorus_server.api.schemas.evaluations import EvaluationAnswer, EvaluationPage
 from chorus_server.api.schemas.tuning import JobEventList
 from chorus_server.api.services import acting_store, services_of
 from chorus_server.api.tuning.steering import followed, job_of, resumed, stopped
-from chorus_server.tuning.document.evaluation import EvaluationDocument
 from prompts_store.jobs.records import JobStatus
 
 router = APIRouter(route_class=ChorusRoute, tags=["evaluations"])

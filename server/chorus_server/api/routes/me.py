@@ -11,6 +11,7 @@ from chorus_server.api.door.auth import AnyCaller
 from chorus_server.api.door.routing import ChorusRoute
 from chorus_server.api.http.responses import READ_ERRORS
 from chorus_server.api.inference.answers import json_response
+from chorus_server.api.schemas.common import MAX_LABELS, MAX_ROWS, MAX_UNFINISHED_JOBS
 from chorus_server.api.schemas.tenants import MeAnswer
 from chorus_server.api.services import services_of
 from chorus_server.tenancy.principal import Scope
@@ -56,12 +57,10 @@ async def me(request: Request, principal: AnyCaller) -> Response:
             "limits": {
                 "max_body_bytes": settings.max_body_bytes,
                 "max_upload_bytes": settings.max_upload_bytes,
-                "max_batch_rows": settings.max_batch_rows,
-                "max_labels": settings.max_labels,
+                "max_batch_rows": MAX_ROWS,
+                "max_labels": MAX_LABELS,
                 "max_deadline_seconds": settings.max_deadline_seconds,
-                "max_unfinished_jobs": settings.tuning_max_unfinished_jobs
-                if most_jobs is None
-                else most_jobs,
+                "max_unfinished_jobs": MAX_UNFINISHED_JOBS if most_jobs is None else most_jobs,
                 "tenant": tenant.limits.document(),
                 "key": {} if key is None else key.limits.document(),
                 "left": [

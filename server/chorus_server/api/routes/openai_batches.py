@@ -16,10 +16,10 @@ from chorus_server.api.openai.batches import openai_batch
 from chorus_server.api.openai.errors import OPENAI_ERRORS, OpenAIRoute, openai_errors
 from chorus_server.api.openai.lists import After, cursor_after, items_after, object_list
 from chorus_server.api.routes.tuning_jobs import JobId
+from chorus_server.api.schemas.documents.batch import BatchDocument
 from chorus_server.api.schemas.openai.batches import BatchBody, OpenAIBatch, OpenAIBatchList
 from chorus_server.api.services import acting_store, services_of
 from chorus_server.api.tuning.steering import job_of, stopped
-from chorus_server.tuning.document.batch import BatchDocument
 
 router = APIRouter(route_class=OpenAIRoute, tags=["openai"])
 

@@ -92,7 +92,7 @@ def _now(services: Services, caller: Principal, operator: bool, minutes: float) 
         "jobs": _jobs(services, caller, operator),
         "compiles": _compiles(services),
         "memory": _memory(services),
-        "hour": [asdict(tick) for tick in services.hour.since(minutes)] if minutes else [],
+        "hour": [tick.model_dump() for tick in services.hour.since(minutes)] if minutes else [],
     }
 
 

@@ -244,7 +244,7 @@ def _unservable(services: Services, manifest: PromptManifest) -> list[str]:
         labels=manifest.labels,
         settings=manifest.settings,
     )
-    if found and found[0].setting is None:
+    if found and not found[0].here:
         raise InvalidInputError(found[0].message, field=found[0].field)
     return [fault.message for fault in found]
 

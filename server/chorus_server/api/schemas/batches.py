@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import Field
 
 from chorus_server.api.schemas.common import AnswerModel
+from chorus_server.api.schemas.documents.batch import BatchEndpoint
 from chorus_server.api.schemas.jobs import JobState
-from chorus_server.tuning.document.batch import BatchEndpoint
 
 
 class BatchAnswer(JobState):

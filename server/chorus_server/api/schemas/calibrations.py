@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import Field
 
 from chorus_server.api.schemas.common import AnswerModel
+from chorus_server.api.schemas.documents.calibration import CalibrationDocument
 from chorus_server.api.schemas.jobs import JobState
-from chorus_server.tuning.document.calibration import CalibrationDocument
 
 
 class ReliabilityBin(AnswerModel):

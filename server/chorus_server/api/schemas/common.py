@@ -16,6 +16,18 @@ MAX_REFERENCE_CHARACTERS = 256
 MAX_MEMBERS = 64
 """Most members of an ensemble."""
 
+MAX_ROWS = 1024
+"""Most inputs in one request; for an ensemble, inputs times members."""
+
+MAX_LABELS = 256
+"""Most labels of one classification."""
+
+USUAL_NEW_TOKENS = 32
+"""New tokens where neither the request nor the version sets a number."""
+
+MAX_UNFINISHED_JOBS = 16
+"""Most unfinished jobs of a kind that a tenant without a limit of its own may have."""
+
 
 def documented(examples: list[dict[str, Any]]) -> JsonDict:
     """`json_schema_extra` with these examples."""

@@ -68,7 +68,7 @@ class _Decision(RequestModel):
     """What both bodies share. Fields that they do not know are ignored, as the APIs promise."""
 
     model_config = ConfigDict(extra="ignore")
-    most: ClassVar[Mapping[str, int | str]] = {"questions": MAX_QUESTIONS}
+    most: ClassVar[Mapping[str, int]] = {"questions": MAX_QUESTIONS}
     others: ClassVar[int] = MAX_JSON_ITEMS
     long_texts: ClassVar[Collection[str] | None] = None
 

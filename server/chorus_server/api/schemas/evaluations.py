@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import Field
 
 from chorus_server.api.schemas.common import AnswerModel
+from chorus_server.api.schemas.documents.evaluation import EvaluationDocument, EvaluationSubject
 from chorus_server.api.schemas.jobs import JobState
-from chorus_server.tuning.document.evaluation import EvaluationDocument, EvaluationSubject
 
 
 class EvaluationSummary(JobState):

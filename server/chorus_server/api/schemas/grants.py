@@ -18,7 +18,7 @@ class GrantBody(RequestModel):
     """What a tenant may do from now on with the task, the ensemble or the pack."""
 
     model_config = ConfigDict(json_schema_extra=documented(examples.GRANT))
-    most: ClassVar[Mapping[str, int | str]] = {"rights": len(RIGHTS)}
+    most: ClassVar[Mapping[str, int]] = {"rights": len(RIGHTS)}
 
     rights: Items[Right] = Field(
         min_length=1, description="`infer`: to ask it. `read`: to see and to download it."

@@ -9,7 +9,9 @@ from pydantic import ConfigDict, Field, create_model
 
 from chorus_server.api.schemas import examples
 from chorus_server.api.schemas.common import (
+    MAX_LABELS,
     MAX_MEMBERS,
+    MAX_ROWS,
     AnswerModel,
     ErrorDetail,
     Input,
@@ -95,7 +97,7 @@ class GenerateBody(GenerationSettings):
     """One of `input`, `inputs` and `requests`; the first two need a task."""
 
     model_config = ConfigDict(json_schema_extra=documented(examples.GENERATE))
-    most: ClassVar[Mapping[str, int | str]] = {"inputs": "max_batch_rows", "requests": "max_batch_rows"}
+    most: ClassVar[Mapping[str, int]] = {"inputs": MAX_ROWS, "requests": MAX_ROWS}
     long_texts: ClassVar[Collection[str] | None] = INPUTS
 
     task: Reference | None = Field(None, description="A reference, or null for the base model.")
@@ -123,10 +125,10 @@ class ClassifyBody(RequestModel):
     """Rank labels after each input: of `input`, `inputs` and `requests` one; the first two need a task."""
 
     model_config = ConfigDict(json_schema_extra=documented(examples.CLASSIFY))
-    most: ClassVar[Mapping[str, int | str]] = {
-        "inputs": "max_batch_rows",
-        "requests": "max_batch_rows",
-        "labels": "max_labels",
+    most: ClassVar[Mapping[str, int]] = {
+        "inputs": MAX_ROWS,
+        "requests": MAX_ROWS,
+        "labels": MAX_LABELS,
     }
     long_texts: ClassVar[Collection[str] | None] = INPUTS
 
@@ -145,11 +147,11 @@ class EnsembleBody(RequestModel):
     """Let several versions vote on each input."""
 
     model_config = ConfigDict(json_schema_extra=documented(examples.ENSEMBLE))
-    most: ClassVar[Mapping[str, int | str]] = {
+    most: ClassVar[Mapping[str, int]] = {
         "tasks": MAX_MEMBERS,
         "weights": MAX_MEMBERS,
-        "inputs": "max_batch_rows",
-        "labels": "max_labels",
+        "inputs": MAX_ROWS,
+        "labels": MAX_LABELS,
     }
     long_texts: ClassVar[Collection[str] | None] = INPUTS
 

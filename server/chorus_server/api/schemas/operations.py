@@ -186,15 +186,15 @@ class LeaseHolderNow(AnswerModel):
 
 
 class TickAnswer(AnswerModel):
-    """Some ten seconds of the last hour."""
+    """Some ten seconds of the last hour, and what happened in them."""
 
     ended: datetime
-    seconds: float
-    answered: int
+    seconds: float = Field(description="How long it was; more than ten on a busy machine.")
+    answered: int = Field(description="Requests of the engine; so are the next three.")
     failed: int
     cancelled: int
     refused: int
-    tokens_in: int
+    tokens_in: int = Field(description="Of requests that reached the device.")
     tokens_out: int
     median_seconds: float | None = Field(description="Of answered requests, from submission to outcome.")
     p99_seconds: float | None

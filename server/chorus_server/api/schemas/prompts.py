@@ -71,7 +71,7 @@ class EnsembleVersionBody(RequestModel):
     """A new version of a stored ensemble. Members are pinned to the versions that the references name now."""
 
     model_config = ConfigDict(json_schema_extra=documented(examples.ENSEMBLE_VERSION))
-    most: ClassVar[Mapping[str, int | str]] = {"tasks": MAX_MEMBERS, "weights": MAX_MEMBERS}
+    most: ClassVar[Mapping[str, int]] = {"tasks": MAX_MEMBERS, "weights": MAX_MEMBERS}
 
     tasks: Items[Reference] = Field(min_length=1)
     vote: Literal["majority"] = "majority"
@@ -92,7 +92,7 @@ class PackVersionBody(RequestModel):
     """A new version of a decision pack. Questions are pinned to the versions that the references name now."""
 
     model_config = ConfigDict(json_schema_extra=documented(examples.PACK_VERSION))
-    most: ClassVar[Mapping[str, int | str]] = {"questions": MAX_QUESTIONS, "values": MAX_CHOICES}
+    most: ClassVar[Mapping[str, int]] = {"questions": MAX_QUESTIONS, "values": MAX_CHOICES}
 
     questions: dict[str, PackQuestion] = Field(min_length=1, description="By the ids that requests use.")
     unknown_questions: Literal["refuse", "base"] = Field(

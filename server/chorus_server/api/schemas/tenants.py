@@ -106,7 +106,7 @@ class KeyBody(RequestModel):
     """A new key."""
 
     model_config = ConfigDict(json_schema_extra=documented(examples.KEY))
-    most: ClassVar[Mapping[str, int | str]] = {"scopes": len(Scope), "tasks": MAX_PATTERNS}
+    most: ClassVar[Mapping[str, int]] = {"scopes": len(Scope), "tasks": MAX_PATTERNS}
 
     name: _Name = Field(description="Of what uses it. Two live keys may share one, to change over.")
     scopes: Items[_Scope] = Field(min_length=1, description="None that the caller's own key lacks.")

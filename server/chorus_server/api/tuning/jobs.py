@@ -12,6 +12,7 @@ from chorus_server.api.inference.sampling import check_default_settings
 from chorus_server.api.inference.servable import faults
 from chorus_server.api.jobs.seeing import require_files
 from chorus_server.api.library.resolve import check_base
+from chorus_server.api.schemas.common import MAX_UNFINISHED_JOBS
 from chorus_server.api.services import Services
 from chorus_server.errors import ForbiddenError, InvalidInputError
 from chorus_server.settings import Settings
@@ -64,7 +65,7 @@ async def queue_job(services: Services, store: PromptStore, principal: Principal
         document,
         created_by=principal.name,
         files=files,
-        max_unfinished=services.settings.tuning_max_unfinished_jobs,
+        max_unfinished=MAX_UNFINISHED_JOBS,
         training_steps=job.training_steps,
     )
 
@@ -80,11 +81,9 @@ def steps_of(job: Job) -> int:
 
 def _check_names(principal: Principal, job: JobDocument, paths: Sequence[FieldPaths]) -> None:
     """Refuse what the key may not name. Raises NotFoundError of the store, as for what is not there."""
-    for prompt, path in zip(job.prompts, paths, strict=True):
-        if not principal.may_name(prompt.task):
-            raise unknown("task", principal.tenant, prompt.task, field=path("task"))
-    if job.ensemble_name is not None and not principal.may_name(job.ensemble_name):
-        raise unknown("ensemble", principal.tenant, job.ensemble_name, field="ensemble_name")
+    for kind, name, field in job.made(paths):
+        if not principal.may_name(name):
+            raise unknown(kind, principal.tenant, name, field=field)
 
 
 def _completed(sent: JobDocument) -> JobDocument:

@@ -10,6 +10,7 @@ from fastapi import Request, Response
 from chorus_server.api.http.context import request_id_of
 from chorus_server.api.inference.answers import list_response
 from chorus_server.api.jobs.seeing import may_see
+from chorus_server.api.schemas.common import MAX_UNFINISHED_JOBS
 from chorus_server.api.services import Services, acting_store, services_of
 from chorus_server.api.tuning.jobs import steps_of
 from chorus_server.api.tuning.records import event_json
@@ -54,7 +55,7 @@ async def resumed(request: Request, principal: Principal, job: str, kind: JobKin
         job,
         kind=kind,
         by=principal.name,
-        max_unfinished=services.settings.tuning_max_unfinished_jobs,
+        max_unfinished=MAX_UNFINISHED_JOBS,
         training_steps=await services.text.run(steps_of, known) if known.kind == "tuning" else 0,
     )
     services.wake_jobs()

@@ -54,7 +54,7 @@ class Places:
                 f"the data axis of {self.mesh.data} devices does not divide the {shape.slots} slots of block "
                 f"{shape.input_length}x{shape.new_tokens}x{shape.slots}: give blocks a multiple of "
                 f"{self.mesh.data} slots, or lower data_devices",
-                field="blocks",
+                field="shapes.blocks",
             )
         cut = self.mesh.slots("scanned" if slot_axis else "unrolled")
         whole: Any = self.mesh.whole

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from chorus_server.errors import InvalidModelError
 from chorus_server.model.checkpoints.huggingface import HuggingFaceReader, merge_shard, sharded_files
 from chorus_server.model.checkpoints.safetensors_file import FileTensor, read_exactly
 from chorus_server.model.checkpoints.tensors import BFLOAT16, RawTensor
@@ -20,7 +19,7 @@ from chorus_server.model.checkpoints.torch.restricted_pickle import (
     TorchTensor,
     read_state_dict,
 )
-from chorus_server.model.checkpoints.torch.zip_file import Entry, read_directory
+from chorus_server.model.checkpoints.torch.zip_file import Entry, read_directory, refused_torch_file
 
 TORCH_FILE = "pytorch_model.bin"
 TORCH_INDEX = "pytorch_model.bin.index.json"
@@ -69,7 +68,7 @@ def read_torch_file(path: Path) -> dict[str, FileTensor]:
     entries = read_directory(path)
     pickled = entries["data.pkl"]
     if pickled.size > MAX_PICKLE_BYTES:
-        raise _refused(path, "has a data.pkl that is too large for a state dict")
+        raise refused_torch_file(path, "has a data.pkl that is too large for a state dict")
     with path.open("rb", buffering=0) as file:
         _require_little_endian(path, file.fileno(), entries)
         data = bytes(read_exactly(file.fileno(), pickled.offset, pickled.size, path))
@@ -84,7 +83,7 @@ def _require_little_endian(path: Path, descriptor: int, entries: dict[str, Entry
         entry is not None
         and bytes(read_exactly(descriptor, entry.offset, min(entry.size, 16), path)) != b"little"
     ):
-        raise _refused(path, "was written on a big-endian machine")
+        raise refused_torch_file(path, "was written on a big-endian machine")
 
 
 def _refuse_overlaps(path: Path, tensors: Mapping[str, TorchTensor]) -> None:
@@ -97,23 +96,25 @@ def _refuse_overlaps(path: Path, tensors: Mapping[str, TorchTensor]) -> None:
     )
     for (key, _, end), (next_key, start, _) in itertools.pairwise(spans):
         if key == next_key and start < end:
-            raise _refused(path, f"has tensors that overlap in storage {key}")
+            raise refused_torch_file(path, f"has tensors that overlap in storage {key}")
 
 
 def _placed(path: Path, entries: dict[str, Entry], name: str, tensor: TorchTensor) -> FileTensor:
     entry = entries.get(f"data/{tensor.storage.key}")
     if entry is None:
-        raise _refused(path, f"lacks the storage of tensor {name}")
+        raise refused_torch_file(path, f"lacks the storage of tensor {name}")
     dtype = _DTYPES[tensor.storage.kind]
     if entry.size != tensor.storage.elements * dtype.itemsize:
-        raise _refused(path, f"has a storage of {entry.size} bytes for tensor {name}, not what it claims")
+        raise refused_torch_file(
+            path, f"has a storage of {entry.size} bytes for tensor {name}, not what it claims"
+        )
     if not _contiguous(tensor):
-        raise _refused(
+        raise refused_torch_file(
             path, f"has tensor {name} with strides {list(tensor.strides)}; only contiguous ones are read"
         )
     count = math.prod(tensor.shape)
     if tensor.offset + count > tensor.storage.elements:
-        raise _refused(path, f"has tensor {name} reaching past its storage")
+        raise refused_torch_file(path, f"has tensor {name} reaching past its storage")
     return FileTensor(path, entry.offset + tensor.offset * dtype.itemsize, tensor.shape, dtype)
 
 
@@ -124,7 +125,3 @@ def _contiguous(tensor: TorchTensor) -> bool:
             return False
         expected *= max(extent, 1)
     return True
-
-
-def _refused(path: Path, reason: str) -> InvalidModelError:
-    return InvalidModelError(f"{path.name} {reason}", code="refused_torch_file")

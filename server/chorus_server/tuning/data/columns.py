@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from chorus_server.errors import InvalidInputError
-from chorus_server.tuning.column_metrics import LABEL, TRUTH
+from chorus_server.quality.column_metrics import LABEL, TRUTH
 from chorus_server.tuning.data.conversations import HISTORY, SYSTEM, is_conversation
 from chorus_server.tuning.data.cutting import Truncation
 from chorus_server.tuning.data.examples import TextRow

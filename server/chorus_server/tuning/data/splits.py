@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chorus_server.errors import InvalidInputError
-from chorus_server.tuning.column_metrics import GROUP
+from chorus_server.quality.column_metrics import GROUP
 from chorus_server.tuning.data.columns import text_row
 from chorus_server.tuning.data.conversations import HISTORY, SYSTEM, is_conversation
 from chorus_server.tuning.data.examples import TextRow, row_numbers

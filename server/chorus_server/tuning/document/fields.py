@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NoReturn, Self
+from typing import Annotated, Any, Literal, NoReturn, Self, cast
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from chorus_server.errors import InvalidInputError
-from chorus_server.validation import RequestModel, validation_error
+from chorus_server.validation import NullsLeftOut, validation_error
 from prompts_store.text import has_control_characters, is_unicode
 
 AnswerBy = Literal["ranked", "greedy"]
@@ -21,15 +20,8 @@ MAX_ITEMS = 512
 """Most texts in a list, or fields in an object."""
 
 
-class DocumentModel(RequestModel):
-    """A part of a job document. A null field counts as left out."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        return {name: each for name, each in value.items() if each is not None}
+class DocumentModel(NullsLeftOut):
+    """A part of a job document."""
 
     @classmethod
     def read(cls, value: Any, path: str = "") -> Self:
@@ -49,6 +41,17 @@ class DocumentModel(RequestModel):
             inner = "" if found.field in (None, "body") else found.field
             field = ".".join(part for part in (path, inner) if part) or "body"
             raise InvalidInputError(found.message, field=field, code=found.code) from None
+
+    def for_base(self, fingerprint: str) -> Self:
+        """The whole document of a job, bound to a base model.
+
+        Raises:
+            InvalidInputError: `base_mismatch`: the document names another.
+        """
+        if cast(Any, self).base_fingerprint not in (None, fingerprint):
+            message = "is of another base model; leave it out, or send the job to a server of that model"
+            refuse(message, "base_fingerprint", code="base_mismatch")
+        return self.model_copy(update={"base_fingerprint": fingerprint})
 
     def to_json(self) -> dict[str, Any]:
         """All fields, as plain JSON values."""

@@ -10,8 +10,8 @@ defaults written out, and completing it again changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from typing import Annotated, Any, ClassVar
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -35,7 +35,7 @@ _Note = Annotated[str, Field(max_length=512), PRINTABLE]
 class JobDocument(PromptDocument):
     """A tuning job: one prompt, an ensemble of them, or several (`prompts`) in one compiled step."""
 
-    most: ClassVar[Mapping[str, int | str]] = {
+    most: ClassVar[Mapping[str, int]] = {
         "prompts": MAX_PROMPTS,
         "labels": MAX_ITEMS,
         "columns": MAX_ITEMS,
@@ -211,16 +211,16 @@ class JobDocument(PromptDocument):
         """Names of the tasks that get new versions, without repetition."""
         return tuple(dict.fromkeys(prompt.task for prompt in self.prompts))
 
-    def for_base(self, fingerprint: str) -> JobDocument:
-        """The document, bound to a base model.
+    def made(self, paths: Sequence[FieldPaths]) -> Iterator[tuple[Literal["task", "ensemble"], str, str]]:
+        """What the job makes versions of: the kind, the name, and the field that gives it.
 
-        Raises:
-            InvalidInputError: `base_mismatch`: the document names another.
+        Args:
+            paths: of the document as it was sent.
         """
-        if self.base_fingerprint not in (None, fingerprint):
-            message = "is of another base model; leave it out, or send the job to a server of that model"
-            refuse(message, "base_fingerprint", code="base_mismatch")
-        return self.model_copy(update={"base_fingerprint": fingerprint})
+        for prompt, path in zip(self.prompts, paths, strict=True):
+            yield "task", prompt.task, path("task")
+        if self.ensemble_name is not None:
+            yield "ensemble", self.ensemble_name, "ensemble_name"
 
     def _check_alone(self, prompts: list[PromptDocument], field: str) -> None:
         if len(prompts) > 1:
@@ -241,6 +241,12 @@ class JobDocument(PromptDocument):
         except InvalidError as error:
             field = "ensemble_name" if self.ensemble_name else "ensemble"
             raise InvalidInputError(error.message, field=field, code=error.code) from error
+
+
+def names_made(spec: Mapping[str, Any]) -> list[str]:
+    """What a stored job makes versions of, also if its document can be read no longer."""
+    names = [prompt["task"] for prompt in spec.get("prompts", ())]
+    return [*names, spec["ensemble_name"]] if spec.get("ensemble_name") else names
 
 
 def _check_shared(

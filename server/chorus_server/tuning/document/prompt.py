@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import Field
 
 from chorus_server.errors import InvalidInputError
-from chorus_server.tuning.column_metrics import check_columns
+from chorus_server.quality.column_metrics import check_columns
+from chorus_server.quality.metrics import check_metrics
 from chorus_server.tuning.document.data import DataDocument
 from chorus_server.tuning.document.fields import (
     AnswerBy,
@@ -23,7 +24,6 @@ from chorus_server.tuning.document.fields import (
     refuse,
 )
 from chorus_server.tuning.document.recipe import Initialiser, Recipe
-from chorus_server.tuning.metrics import check_metrics
 from prompts_store.checks import check_text
 from prompts_store.errors import InvalidError
 from prompts_store.names import check_name

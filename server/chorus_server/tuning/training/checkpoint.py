@@ -24,9 +24,9 @@ from safetensors.numpy import load, save
 from chorus_server.errors import InvalidInputError
 from chorus_server.jobs.blocks import write_whole
 from chorus_server.model.mesh import DeviceMesh
+from chorus_server.quality.mistakes import Mistakes
 from chorus_server.strict_json import parse_strictly
 from chorus_server.tuning.document.earlier_names import renamed_facts
-from chorus_server.tuning.mistakes import Mistakes
 from chorus_server.tuning.training.run import TrainingRun
 from chorus_server.tuning.training.state import PromptProgress, TrainingState
 from prompts_store.blobs.files import Files

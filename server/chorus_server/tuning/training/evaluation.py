@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from chorus_server.tuning.column_metrics import columns_of
+from chorus_server.quality.column_metrics import columns_of
+from chorus_server.quality.metrics import legal_share, measure
+from chorus_server.quality.mistakes import Mistakes
+from chorus_server.quality.vote import Ballot, majority
 from chorus_server.tuning.data.examples import Example
-from chorus_server.tuning.metrics import legal_share, measure
-from chorus_server.tuning.mistakes import Mistakes
 from chorus_server.tuning.training.packing import PlacedExample, pack_training_inputs, pack_training_targets
 from chorus_server.tuning.training.programs import TuningPrograms
 from chorus_server.tuning.training.run import PromptTask, TrainingRun
-from chorus_server.tuning.vote import Ballot, majority
 
 _Answered = tuple[Ballot, float | None]
 """An answer, and the loss of the right one, if it is known."""

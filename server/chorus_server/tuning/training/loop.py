@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from chorus_server.quality.mistakes import Mistakes
+from chorus_server.quality.vote import Ballot
 from chorus_server.tuning.data.order import batch_indices, epoch_of
-from chorus_server.tuning.mistakes import Mistakes
 from chorus_server.tuning.training.evaluation import Decode, Evaluator
 from chorus_server.tuning.training.events import (
     Evaluated,
@@ -34,7 +35,6 @@ from chorus_server.tuning.training.packing import dispatches, pack_batch
 from chorus_server.tuning.training.programs import TuningPrograms, empty_sums
 from chorus_server.tuning.training.run import PromptTask, TrainingRun
 from chorus_server.tuning.training.state import TrainingState
-from chorus_server.tuning.vote import Ballot
 
 Save = Callable[[TrainingState], None]
 """Writes a state durably, or raises: see `checkpoint.write_state`. To write it later, take a `snapshot` of

@@ -10,10 +10,10 @@ from functools import cached_property
 import numpy as np
 
 from chorus_server.errors import InvalidInputError
+from chorus_server.quality.metrics import check_metrics
 from chorus_server.tuning.data.examples import Example
 from chorus_server.tuning.document.fields import AnswerBy
 from chorus_server.tuning.document.recipe import SHARED, Recipe
-from chorus_server.tuning.metrics import check_metrics
 from chorus_server.tuning.training.initialisers import PromptValues
 from prompts_store.digests import canonical_json, prompt_digest
 

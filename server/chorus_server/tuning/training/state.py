@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from chorus_server.tuning.mistakes import Mistakes
+from chorus_server.quality.mistakes import Mistakes
 from chorus_server.tuning.training.events import Status
 from chorus_server.tuning.training.initialisers import PromptValues
 from chorus_server.tuning.training.run import TrainingRun

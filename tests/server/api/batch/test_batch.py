@@ -10,11 +10,11 @@ from typing import Any, get_args
 import httpx2
 import pytest
 
+from chorus_server.api.schemas.documents.batch import BatchEndpoint
 from chorus_server.jobs_wiring import ENDPOINTS, start_engine_jobs
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.tenancy.keys import KeyRing
 from chorus_server.tenancy.principal import Principal, Scope
-from chorus_server.tuning.document.batch import BatchEndpoint
 from tests.memory import peak_bytes
 from tests.server.api.api_harness import ApiServer, Gate, counted, error_of, eventually, gated_server
 

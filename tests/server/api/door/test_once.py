@@ -38,7 +38,9 @@ def ring() -> KeyRing:
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> Iterator[ApiServer]:
     folder = tmp_path_factory.mktemp("once")
-    with ApiServer(folder, vocabulary, keys=ring(), tuning_max_unfinished_jobs=500) as server:
+    with ApiServer(folder, vocabulary, keys=ring()) as server:
+        many = TenantLimits.model_validate({"stored": {"unfinished_jobs": 500}})
+        server.store.update_tenant("ours", limits=many)
         server.http.headers["authorization"] = f"Bearer {OURS}"
         yield server
 

@@ -10,7 +10,7 @@ import pytest
 
 from chorus_server.api.evaluation.comparing import compared, mcnemar
 from chorus_server.api.evaluation.paired import PairedRows
-from chorus_server.tuning.metrics import NAMES, measure
+from chorus_server.quality.metrics import NAMES, measure
 
 ROWS = 300
 LABELS = ["no", "yes"]

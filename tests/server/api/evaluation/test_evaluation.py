@@ -14,14 +14,14 @@ import pytest
 
 from chorus import AsyncClient, Client, Evaluation, NotFoundError
 from chorus_server.api.evaluation.rows import choose_examples
+from chorus_server.api.schemas.documents.evaluation import EvaluationDocument
 from chorus_server.jobs_wiring import start_engine_jobs
 from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.quality.metrics import measure
 from chorus_server.tenancy.keys import KeyRing
 from chorus_server.tenancy.principal import Principal, Scope
 from chorus_server.tuning.data.examples import TextRow
 from chorus_server.tuning.data.normalizers import pad_punctuation
-from chorus_server.tuning.document.evaluation import EvaluationDocument
-from chorus_server.tuning.metrics import measure
 from prompts_store.testing import example_calibration
 from tests.server.api.api_harness import ApiServer, error_of, eventually
 

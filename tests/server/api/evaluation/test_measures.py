@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from chorus_server.api.evaluation.measures import calibrate_on_rows, confusion, measured, reliability
-from chorus_server.tuning.metrics import METRICS, legal_share, measure
+from chorus_server.quality.metrics import METRICS, legal_share, measure
 
 LABELS = ["no", "yes"]
 ANSWERS = [("no",), ("yes",), ("yes",), ("no",), ("yes",)]

@@ -16,6 +16,7 @@ from chorus_server.api.door import routing
 from chorus_server.api.http import json_body
 from chorus_server.api.inference import answers, turns
 from chorus_server.api.routes.asgi import ROUTERS
+from chorus_server.api.schemas.common import MAX_ROWS
 from chorus_server.api.schemas.openai.asking import OpenAIBody
 from chorus_server.api.schemas.openai.lenient import LenientBody, fates
 from chorus_server.model.vocabulary import Vocabulary
@@ -213,7 +214,7 @@ def test_nor_does_a_body_that_is_checked_where_it_arrives(busy: ApiServer) -> No
 
 def test_what_many_items_ask_for_is_done_in_turns(busy: ApiServer) -> None:
     with calling(busy) as (caller, watch):
-        for name, (path, document) in many(busy.settings.max_batch_rows).items():
+        for name, (path, document) in many(MAX_ROWS).items():
             caller.send(name, "POST", path, json.dumps(document).encode(), JSON)
     assert not watch.longer_than(LIMIT_SECONDS), watch.longer_than(LIMIT_SECONDS)
     assert set(caller.statuses.values()) == {200, 404}
@@ -243,7 +244,7 @@ def test_the_control_parses_on_the_event_loop(busy: ApiServer, monkeypatch: pyte
 def test_the_control_takes_no_turns(busy: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "TURN_SECONDS", 100)
     monkeypatch.setattr(answers, "_PIECE_BYTES", 1 << 30)
-    path, document = many(busy.settings.max_batch_rows)["labels"]
+    path, document = many(MAX_ROWS)["labels"]
     with calling(busy) as (caller, watch):
         caller.send("labels", "POST", path, json.dumps(document).encode(), JSON)
     assert watch.longer_than(LIMIT_SECONDS)

@@ -19,13 +19,13 @@ from chorus_server.api.http.json_body import parse_json, parse_long
 from chorus_server.api.http.json_counts import Counts
 from chorus_server.api.http.json_texts import LONGEST
 from chorus_server.api.schemas.decisions import DecisionsBody, SystemOneBody
+from chorus_server.api.schemas.documents.batch import BatchDocument
+from chorus_server.api.schemas.documents.calibration import CalibrationDocument
+from chorus_server.api.schemas.documents.evaluation import EvaluationDocument
 from chorus_server.api.schemas.openai.lenient import LenientBody
 from chorus_server.errors import InvalidInputError
 from chorus_server.model.utf8 import characters, first_characters
 from chorus_server.model.vocabulary import Vocabulary
-from chorus_server.tuning.document.batch import BatchDocument
-from chorus_server.tuning.document.calibration import CalibrationDocument
-from chorus_server.tuning.document.evaluation import EvaluationDocument
 from chorus_server.tuning.document.job import JobDocument
 from tests.server.api.api_harness import ApiServer
 

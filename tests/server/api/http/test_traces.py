@@ -158,7 +158,7 @@ def test_one_that_nobody_listens_at_or_that_hangs_changes_nothing(
             spans = server._app.spans
             assert spans is not None
             ask(server, "/v1/generate", GIVEN, task=None, input="good", max_new_tokens=4)
-            eventually(lambda waiting=spans: waiting._queue.qsize() < 5)  # type: ignore[misc]
+            eventually(lambda waiting=spans: len(waiting._outbox) < 5)  # type: ignore[misc]
 
             def dropped(server: ApiServer = server, put: Callable[[Span], None] = spans.put) -> bool:
                 for _ in range(_MAX_SPANS + 10):  # once more, if the exporter has taken some meanwhile

@@ -26,6 +26,7 @@ from chorus_server.api.inference.items import Item
 from chorus_server.api.inference.ranking import score_requests
 from chorus_server.errors import DeadlineExceededError
 from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.settings import Settings
 from chorus_server.tenancy.principal import Principal
 from tests.server.api.api_harness import ApiServer, error_of, eventually
 
@@ -36,7 +37,8 @@ LONG = "good film " * 3000  # tokenised on a text thread
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> Iterator[ApiServer]:
     folder = tmp_path_factory.mktemp("late")
-    with ApiServer(folder, vocabulary, default_deadline_seconds=LATE) as server:
+    with pytest.MonkeyPatch.context() as patch, ApiServer(folder, vocabulary) as server:
+        patch.setattr(Settings, "default_deadline_seconds", LATE)
         server.push("t", labels=["no", "yes"])
         yield server
         assert server.engine.wait_idle(300)

@@ -17,14 +17,14 @@ from tests.server.api.api_harness import FINGERPRINT, ApiServer, artifact, error
 LONG = "good film review " * 8
 BINARY = {"content-type": "application/octet-stream"}
 
-# By name: what the version says, the field within it, the setting that the note names. The server scores
-# labels of at most 8 tokens, has at most 32 new tokens and 8 slots in a block, and takes 64 tokens.
+# By name: what the version says, the field within it, what the note names (mostly a setting). The server
+# scores labels of at most 8 tokens, has at most 32 new tokens and 8 slots in a block, and takes 64 tokens.
 WARNED: dict[str, tuple[dict[str, Any], str, str]] = {
     "long label": ({"labels": ["yes", LONG]}, "labels.1", "score_buckets"),
     "many labels": (
         {"labels": [a + b for a in ascii_lowercase for b in ascii_lowercase][:257]},
         "labels",
-        "max_labels",
+        "at most 256",
     ),
     "long answers": ({"settings": {"max_new_tokens": 33}}, "settings.max_new_tokens", "blocks"),
     "many samples": ({"settings": {"n": 9, "temperature": 1}}, "settings.n", "blocks"),

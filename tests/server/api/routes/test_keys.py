@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from chorus_server.api.schemas.common import MAX_ROWS
 from chorus_server.api.schemas.tenants import (
     KeyAnswer,
     KeyPage,
@@ -107,7 +108,7 @@ def test_a_key_is_shown_once_and_says_what_it_may_do(api: ApiServer) -> None:
     assert me["tenant"] == {"tenant": "acme", "display_name": "Acme", "weight": 2.0, "status": "active"}
     assert me["key"] == {name: made[name] for name in ("id", "public", "name", "tasks", "expires_at")}
     assert (me["limits"]["tenant"], me["limits"]["key"]) == ({}, made["limits"])
-    assert me["scopes"] == INFER and me["limits"]["max_batch_rows"] == api.settings.max_batch_rows
+    assert me["scopes"] == INFER and me["limits"]["max_batch_rows"] == MAX_ROWS
     file = send(api, "GET", "/v1/me").json()
     assert (file["key"]["id"], file["key"]["name"]) == (None, "operator") and "operator" in file["scopes"]
     revoked = send(api, "DELETE", f"/v1/keys/{made['id']}?tenant=acme").json()

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chorus_server.api.schemas.common import MAX_UNFINISHED_JOBS
 from chorus_server.api.schemas.tuning import JobAnswer, JobPage
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.tenancy.keys import KeyRing
@@ -22,7 +23,6 @@ from prompts_store.jobs.records import Job, Lease
 from tests.server.api.api_harness import FINGERPRINT, ApiServer, error_of
 
 OURS, THEIRS, TUNER = "canary-ours-0123456789", "canary-theirs-0123456789", "canary-tuner-0123456789"
-MOST_JOBS = 4
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> 
     }
     ring = KeyRing(keys, Principal("ours", "anonymous"))
     folder = tmp_path_factory.mktemp("jobs")
-    with ApiServer(folder, vocabulary, keys=ring, tuning_max_unfinished_jobs=MOST_JOBS) as server:
+    with ApiServer(folder, vocabulary, keys=ring) as server:
         server.http.headers["authorization"] = f"Bearer {OURS}"
         yield server
 
@@ -266,7 +266,7 @@ def test_a_key_that_only_tunes_promotes_nothing(shared: ApiServer, file: str) ->
 
 
 def test_too_many_unfinished_jobs_are_a_429(shared: ApiServer, file: str) -> None:
-    jobs = [start(shared, document(file)).json()["id"] for _ in range(MOST_JOBS)]
+    jobs = [start(shared, document(file)).json()["id"] for _ in range(MAX_UNFINISHED_JOBS)]
     refused = start(shared, document(file))
     assert (refused.status_code, error_of(refused)["code"]) == (429, "too_many_jobs")
     assert int(refused.headers["retry-after"]) >= 30

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from chorus_server.errors import InvalidInputError
-from chorus_server.tuning.mistakes import Mistakes
+from chorus_server.quality.mistakes import Mistakes
 from chorus_server.tuning.training import checkpoint
 from chorus_server.tuning.training.run import TrainingRun
 from chorus_server.tuning.training.state import TrainingState

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from chorus_server.tuning.metrics import measure
+from chorus_server.quality.metrics import measure
 from chorus_server.tuning.training import checkpoint
 from chorus_server.tuning.training.answering import label_scores
 from chorus_server.tuning.training.evaluation import Evaluator

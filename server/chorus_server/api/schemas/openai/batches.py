@@ -9,8 +9,8 @@ from pydantic import ConfigDict, Field
 
 from chorus_server.api.schemas import examples
 from chorus_server.api.schemas.common import AnswerModel, documented
+from chorus_server.api.schemas.documents.batch import MOST_METADATA, BatchEndpoint, Metadata
 from chorus_server.api.schemas.openai.lenient import LenientBody, Refused
-from chorus_server.tuning.document.batch import MOST_METADATA, BatchEndpoint, Metadata
 
 BatchStatus = Literal[
     "validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"
@@ -21,7 +21,7 @@ class BatchBody(LenientBody):
     """Which lines to answer, and as which route does."""
 
     model_config = ConfigDict(json_schema_extra=documented(examples.OPENAI_BATCH))
-    most: ClassVar[Mapping[str, int | str]] = {"metadata": MOST_METADATA}
+    most: ClassVar[Mapping[str, int]] = {"metadata": MOST_METADATA}
 
     input_file_id: str = Field(min_length=1, max_length=256, description="Id of the uploaded file of lines.")
     endpoint: BatchEndpoint = Field(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from chorus_server.api.schemas import examples
-from chorus_server.api.schemas.common import AnswerModel, documented
+from chorus_server.api.schemas.common import MAX_LABELS, AnswerModel, documented
 from chorus_server.api.schemas.openai.asking import (
     MOST_TOKENS,
     OpenAIBody,
@@ -29,7 +29,7 @@ class ChatBody(OpenAIBody):
     """A conversation, of which the last message is answered."""
 
     model_config = ConfigDict(json_schema_extra=documented(examples.CHAT))
-    most: ClassVar[Mapping[str, int | str]] = {"messages": MAX_MESSAGES, "enum": "max_labels"}
+    most: ClassVar[Mapping[str, int]] = {"messages": MAX_MESSAGES, "enum": MAX_LABELS}
     others: ClassVar[int] = 1024
 
     messages: Annotated[

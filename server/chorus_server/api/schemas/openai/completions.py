@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from chorus_server.api.schemas import examples
-from chorus_server.api.schemas.common import AnswerModel, documented
+from chorus_server.api.schemas.common import MAX_ROWS, AnswerModel, documented
 from chorus_server.api.schemas.openai.asking import MOST_TOKENS, OpenAIBody, OpenAIUsage, StreamOptions
 from chorus_server.api.schemas.openai.lenient import Refused
 from chorus_server.api.schemas.openai.messages import Conversation
@@ -38,7 +38,7 @@ class CompletionsBody(OpenAIBody):
     """One text or several, each answered `n` times."""
 
     model_config = ConfigDict(json_schema_extra=documented(examples.COMPLETIONS))
-    most: ClassVar[Mapping[str, int | str]] = {"prompt": "max_batch_rows"}
+    most: ClassVar[Mapping[str, int]] = {"prompt": MAX_ROWS}
 
     prompt: Annotated[
         Any,

@@ -62,7 +62,7 @@ class Method(LenientBody):
 class FineTuningBody(LenientBody):
     """The body of `POST /v1/fine_tuning/jobs`."""
 
-    most: ClassVar[Mapping[str, int | str]] = JobDocument.most
+    most: ClassVar[Mapping[str, int]] = JobDocument.most
 
     model: str = Field(
         min_length=1,

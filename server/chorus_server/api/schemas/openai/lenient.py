@@ -17,12 +17,12 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from pydantic import ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic import ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from chorus_server.validation import RequestModel
+from chorus_server.validation import NullsLeftOut
 
 Fate = Literal["honoured", "ignored", "refused"]
 
@@ -76,18 +76,11 @@ def _same(value: Any, neutral: Any) -> bool:
     return value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
 
 
-class LenientBody(RequestModel):
+class LenientBody(NullsLeftOut):
     """Base of the bodies, and of the objects within them, that OpenAI's clients send."""
 
     model_config = ConfigDict(extra="ignore")
     long_texts: ClassVar[Collection[str] | None] = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {name: inner for name, inner in value.items() if inner is not None}
 
 
 def fates(model: type[LenientBody]) -> Iterator[tuple[str, Fate, str]]:

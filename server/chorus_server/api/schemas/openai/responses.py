@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from chorus_server.api.schemas import examples
-from chorus_server.api.schemas.common import AnswerModel, documented
+from chorus_server.api.schemas.common import MAX_LABELS, AnswerModel, documented
 from chorus_server.api.schemas.decisions import DecisionUsage
 from chorus_server.api.schemas.openai.asking import MOST_TOKENS, OpenAIBody, Silent
 from chorus_server.api.schemas.openai.chat import MAX_MESSAGES
@@ -43,7 +43,7 @@ class ResponsesBody(OpenAIBody):
     """A text or a conversation, of which the last message is answered."""
 
     model_config = ConfigDict(json_schema_extra=documented(examples.RESPONSES))
-    most: ClassVar[Mapping[str, int | str]] = {"input": MAX_MESSAGES, "enum": "max_labels"}
+    most: ClassVar[Mapping[str, int]] = {"input": MAX_MESSAGES, "enum": MAX_LABELS}
     others: ClassVar[int] = 1024
 
     input: Annotated[

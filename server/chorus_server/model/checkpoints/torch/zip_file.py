@@ -59,11 +59,11 @@ def read_directory(path: Path) -> dict[str, Entry]:
         listed = _listed(path, file.read(length), count)
         entries = {item.name: _locate(path, file, item, start) for item in listed}
     if len(entries) != len(listed):
-        raise _refused(path, "lists a file twice")
+        raise refused_torch_file(path, "lists a file twice")
     end = 0
     for entry in sorted(entries.values(), key=lambda entry: (entry.offset, entry.size)):
         if entry.offset < end:
-            raise _refused(path, "has files that overlap")
+            raise refused_torch_file(path, "has files that overlap")
         end = entry.offset + entry.size
     return _without_top_folder(path, entries)
 
@@ -72,37 +72,39 @@ def _refuse_other_formats(path: Path, head: bytes) -> None:
     if head.startswith(b"PK\x03\x04"):
         return
     if head.startswith((b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19", b"\x80\x02\x8a\n")):
-        raise _refused(path, "is in torch's legacy format from before 1.6; save it again as safetensors")
+        raise refused_torch_file(
+            path, "is in torch's legacy format from before 1.6; save it again as safetensors"
+        )
     if head[:1] == b"\x80":
-        raise _refused(path, "is a bare pickle")
+        raise refused_torch_file(path, "is a bare pickle")
     if re.match(rb"(\./)?(pickle|storages|tensors|sys_info)", head):
-        raise _refused(path, "is in torch's legacy tar format; save it again as safetensors")
-    raise _refused(path, "is not a torch file")
+        raise refused_torch_file(path, "is in torch's legacy tar format; save it again as safetensors")
+    raise refused_torch_file(path, "is not a torch file")
 
 
 def _find_directory(path: Path, file: BinaryIO, size: int) -> tuple[int, int, int]:
     """Offset, length and number of entries of the central directory. Archive comments are refused."""
     if size < 22:
-        raise _refused(path, "is cut off")
+        raise refused_torch_file(path, "is cut off")
     file.seek(size - 22)
     end = file.read(22)
     if end[:4] != _END or end[20:] != b"\0\0":
-        raise _refused(path, "is cut off, or has bytes after its end")
+        raise refused_torch_file(path, "is cut off, or has bytes after its end")
     disk, first, here, count, length, start = struct.unpack("<4H2I", end[4:20])
     limit = size - 22
     if 0xFFFF in (here, count) or _WIDE in (length, start):
         file.seek(max(0, size - 42))
         locator = file.read(20)
         if locator[:4] != _END64_LOCATOR:
-            raise _refused(path, "has no zip64 record where it says so")
+            raise refused_torch_file(path, "has no zip64 record where it says so")
         limit = struct.unpack("<Q", locator[8:16])[0]
         file.seek(min(limit, size))
         record = file.read(56)
         if len(record) < 56 or record[:4] != _END64:
-            raise _refused(path, "has a damaged zip64 record")
+            raise refused_torch_file(path, "has a damaged zip64 record")
         disk, first, here, count, length, start = struct.unpack("<2I4Q", record[16:56])
     if (disk, first) != (0, 0) or here != count or length > MAX_DIRECTORY_BYTES or start + length > limit:
-        raise _refused(path, "has a damaged directory")
+        raise refused_torch_file(path, "has a damaged directory")
     return start, length, count
 
 
@@ -111,7 +113,7 @@ def _listed(path: Path, directory: bytes, count: int) -> list[_Listed]:
     position = 0
     while position < len(directory):
         if len(directory) - position < _ENTRY.size:
-            raise _refused(path, "has a damaged directory")
+            raise refused_torch_file(path, "has a damaged directory")
         (magic, _, _, flags, method, _, _, _, packed, size, names, extras, comment, _, _, _, header) = (
             _ENTRY.unpack_from(directory, position)
         )
@@ -120,13 +122,13 @@ def _listed(path: Path, directory: bytes, count: int) -> list[_Listed]:
         extra = directory[extra_at : extra_at + extras]
         position = extra_at + extras + comment
         if magic != b"PK\x01\x02" or position > len(directory):
-            raise _refused(path, "has a damaged directory")
+            raise refused_torch_file(path, "has a damaged directory")
         packed, size, header = _widened(path, extra, packed, size, header)
         if flags & 0x41 or method != 0 or packed != size:
-            raise _refused(path, "has a compressed or encrypted file")
+            raise refused_torch_file(path, "has a compressed or encrypted file")
         result.append(_Listed(_text(path, name), header, size))
     if len(result) != count:
-        raise _refused(path, "has a damaged directory")
+        raise refused_torch_file(path, "has a damaged directory")
     return result
 
 
@@ -146,7 +148,7 @@ def _widened(path: Path, extra: bytes, packed: int, size: int, header: int) -> t
             )
             return packed, size, header
         position += 4 + length
-    raise _refused(path, "has a damaged zip64 field")
+    raise refused_torch_file(path, "has a damaged zip64 field")
 
 
 def _locate(path: Path, file: BinaryIO, item: _Listed, directory: int) -> Entry:
@@ -154,14 +156,14 @@ def _locate(path: Path, file: BinaryIO, item: _Listed, directory: int) -> Entry:
     file.seek(item.header)
     head = file.read(_LOCAL.size)
     if len(head) < _LOCAL.size or item.header >= directory:
-        raise _refused(path, "lists a file that is not there")
+        raise refused_torch_file(path, "lists a file that is not there")
     magic, _, _, method, _, _, _, _, _, names, extras = _LOCAL.unpack(head)
     name = file.read(names)
     offset = item.header + _LOCAL.size + names + extras
     if magic != b"PK\x03\x04" or method != 0 or name != item.name.encode():
-        raise _refused(path, "lists a file that is not there")
+        raise refused_torch_file(path, "lists a file that is not there")
     if offset + item.size > directory:
-        raise _refused(path, "has a file that runs past its end")
+        raise refused_torch_file(path, "has a file that runs past its end")
     return Entry(offset, item.size)
 
 
@@ -169,9 +171,9 @@ def _text(path: Path, name: bytes) -> str:
     try:
         text = name.decode("ascii")
     except UnicodeDecodeError as error:
-        raise _refused(path, "has a file whose name is not plain text") from error
+        raise refused_torch_file(path, "has a file whose name is not plain text") from error
     if "\\" in text or "\0" in text or text.startswith("/") or ".." in text.split("/"):
-        raise _refused(path, "has a file whose name leads out of the archive")
+        raise refused_torch_file(path, "has a file whose name leads out of the archive")
     return text
 
 
@@ -179,14 +181,15 @@ def _without_top_folder(path: Path, entries: dict[str, Entry]) -> dict[str, Entr
     tops = {name.partition("/")[0] for name in entries}
     inner = {name.partition("/")[2]: entry for name, entry in entries.items()}
     if len(tops) != 1 or "data.pkl" not in inner:
-        raise _refused(path, "has no data.pkl in one top folder: it is not a torch state dict")
+        raise refused_torch_file(path, "has no data.pkl in one top folder: it is not a torch state dict")
     for name in inner:
         if not _PERMITTED.fullmatch(name):
-            raise _refused(
+            raise refused_torch_file(
                 path, f"contains {name[:60]!r}, which a state dict does not have (a TorchScript archive?)"
             )
     return inner
 
 
-def _refused(path: Path, reason: str) -> InvalidModelError:
+def refused_torch_file(path: Path, reason: str) -> InvalidModelError:
+    """The error for a file that is not a plain state dict."""
     return InvalidModelError(f"{path.name} {reason}", code="refused_torch_file")

@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chorus_server.jobs.leased import LeasedJob, ServiceStoppingError
+from chorus_server.jobs.attempt import JobAttempt
+from chorus_server.jobs.leased import ServiceStoppingError
 from chorus_server.jobs.slices import DeviceWork
 from chorus_server.tuning.document.job import JobDocument
 from chorus_server.tuning.jobs.attempts.config import Because, ServiceConfig, TuningBase
 from chorus_server.tuning.jobs.attempts.metrics import TuningMetrics
 from prompts_store.blobs.files import Files
-from prompts_store.jobs.records import Job
-from prompts_store.store import PromptStore
 
 
 @dataclass
-class Attempt:
+class Attempt(JobAttempt):
     """The context of every stage.
 
     Attributes:
-        held: the job, under this attempt's lease.
         work: runs slices on the device; used by nothing else.
         because: entered around work that compiles.
         alive: whether the device's owner still runs slices.
         files: writes checkpoints; tests pass their own.
-        progress: the job's, as `save_progress` stores it.
     """
 
-    held: LeasedJob
     base: TuningBase
     config: ServiceConfig
     work: DeviceWork
@@ -38,20 +34,6 @@ class Attempt:
     because: Because
     alive: Callable[[], bool]
     files: Files
-    progress: dict[str, Any] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.progress = dict(self.held.job.progress)
-
-    @property
-    def job(self) -> Job:
-        """The job as it was claimed."""
-        return self.held.job
-
-    @property
-    def store(self) -> PromptStore:
-        """The store, with calls that outlast a short outage."""
-        return self.held.store
 
     @property
     def folder(self) -> Path:
@@ -90,11 +72,3 @@ class Attempt:
         self.warn(warnings)
         self.save_progress()
         self.interrupt()
-
-    def warn(self, messages: Iterable[str]) -> None:
-        """Tell warnings, as events of the job."""
-        self.held.tell([("warning", {"message": message}) for message in messages])
-
-    def save_progress(self) -> None:
-        """Store the progress."""
-        self.held.update(progress=self.progress)

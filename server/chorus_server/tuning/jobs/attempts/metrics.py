@@ -1,4 +1,4 @@
-"""Prometheus series of tuning jobs. Metrics of answers are in `server/chorus_server/tuning/metrics.py`."""
+"""Prometheus series of tuning jobs. Metrics of answers are in `server/chorus_server/quality/metrics.py`."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from chorus_server.quality.mistakes import Mistakes, confusion_matrix
 from chorus_server.tuning.jobs.attempts.attempt import Attempt
-from chorus_server.tuning.mistakes import Mistakes, confusion_matrix
 from chorus_server.tuning.training.run import PromptTask, TrainingRun
 from chorus_server.tuning.training.state import TrainingState
 from prompts_store.errors import LeaseLostError, StoreError

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chorus_server.tuning.vote import Ballot, majority, normalise
+from chorus_server.quality.vote import Ballot, majority, normalise
 
 
 def test_the_majority_wins_after_normalising() -> None:

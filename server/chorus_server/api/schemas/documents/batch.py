@@ -30,7 +30,7 @@ Metadata = Annotated[
 class BatchDocument(DocumentModel):
     """Which lines to answer, and as which route does."""
 
-    most: ClassVar[Mapping[str, int | str]] = {"metadata": MOST_METADATA}
+    most: ClassVar[Mapping[str, int]] = {"metadata": MOST_METADATA}
     long_texts: ClassVar[Collection[str] | None] = None
 
     file: ShortText = Field(

@@ -12,7 +12,7 @@ from heapq import nsmallest
 from math import isfinite
 from typing import Any
 
-from chorus_server.tuning.text_metrics import Answers
+from chorus_server.quality.text_metrics import Answers
 
 MOST_CONFUSED = 128
 """Labels of the largest confusion matrix that is kept."""

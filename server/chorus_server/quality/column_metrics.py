@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from chorus_server.errors import InvalidInputError
-from chorus_server.tuning.text_metrics import Answers, squad_em, squad_f1, with_answers
+from chorus_server.quality.text_metrics import Answers, squad_em, squad_f1, with_answers
 
 GROUP, LABEL = "group", "label"
 """What a column holds: the question or query that a row belongs to, or whether its referent is right."""

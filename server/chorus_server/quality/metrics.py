@@ -16,8 +16,8 @@ from types import MappingProxyType
 import numpy as np
 
 from chorus_server.errors import InvalidInputError
-from chorus_server.tuning.column_metrics import COLUMN_METRICS, GROUP, LABEL
-from chorus_server.tuning.text_metrics import Answers, accuracy, rouge_l, squad_em, squad_f1, with_answers
+from chorus_server.quality.column_metrics import COLUMN_METRICS, GROUP, LABEL
+from chorus_server.quality.text_metrics import Answers, accuracy, rouge_l, squad_em, squad_f1, with_answers
 
 Metric = Callable[[Sequence[str], Answers, Sequence[str]], float]
 """(predictions, answers, labels of the task in order) -> a share from 0 to 1, or a correlation from -1 to

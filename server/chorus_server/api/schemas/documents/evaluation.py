@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_serializer
 
 from chorus_server.errors import InvalidInputError
-from chorus_server.tuning.column_metrics import check_columns
+from chorus_server.quality.column_metrics import check_columns
+from chorus_server.quality.metrics import check_metrics
 from chorus_server.tuning.document.data import Format
 from chorus_server.tuning.document.fields import (
     MAX_ITEMS,
@@ -20,7 +21,6 @@ from chorus_server.tuning.document.fields import (
     TextMap,
     refuse,
 )
-from chorus_server.tuning.metrics import check_metrics
 from prompts_store.errors import InvalidError
 from prompts_store.tasks.labels import check_labels
 from prompts_store.tasks.template import parse_template
@@ -119,7 +119,7 @@ _Subjects = Annotated[
 class EvaluationDocument(DocumentModel):
     """What to evaluate, on which rows, by which metrics."""
 
-    most: ClassVar[Mapping[str, int | str]] = {
+    most: ClassVar[Mapping[str, int]] = {
         "subjects": MOST_SUBJECTS,
         "labels": MAX_ITEMS,
         "columns": MAX_ITEMS,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from chorus_server.errors import InvalidInputError
-from chorus_server.tuning.metrics import NAMES, check_metrics, measure
+from chorus_server.quality.metrics import NAMES, check_metrics, measure
 from tests.places import ROOT
-from tests.server.tuning import t5_metrics
+from tests.server.quality import t5_metrics
 
 LABELS = ("no", "yes")
 SAID = ["yes", "yes", "no", "maybe", "no", "yes"]

@@ -1,6 +1,6 @@
 """Random cases for every metric, and what T5 itself makes of them (`tests/fixtures/tuning/t5_metrics.npz`).
 
-To make the fixture again, run `python -m tests.server.tuning.t5_metrics` in an environment with
+To make the fixture again, run `python -m tests.server.quality.t5_metrics` in an environment with
 `pip install t5==0.9.4`, whose metrics and postprocessors are those of the repository's commit e081111c.
 """
 
@@ -32,7 +32,7 @@ _NAMES = (
 
 @dataclass(frozen=True)
 class Case:
-    """What a metric gets: see `chorus_server.tuning.metrics.measure`."""
+    """What a metric gets: see `chorus_server.quality.metrics.measure`."""
 
     predictions: list[str]
     answers: list[tuple[str, ...]]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from chorus_server.tuning.mistakes import MOST_CONFUSED, MOST_HARDEST, Mistakes, confusion_matrix
+from chorus_server.quality.mistakes import MOST_CONFUSED, MOST_HARDEST, Mistakes, confusion_matrix
 
 LABELS = ["no", "yes"]
 

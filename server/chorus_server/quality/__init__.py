@@ -1,0 +1,1 @@
+"""How good answers are: metrics, what was got wrong, votes. Pure arithmetic."""
