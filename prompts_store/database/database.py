@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from prompts_store.database import postgresql, sqlite
-from prompts_store.database.migrate import is_empty, upgrade
+from prompts_store.database.migrate import is_empty, newest, upgrade
 from prompts_store.database.privacy import make_private_database
 from prompts_store.errors import InvalidError, NotFoundError, StoreError
 from prompts_store.records import CHORUS, Actor, Creation
@@ -53,8 +53,9 @@ class Database:
         self._readers: AbstractContextManager[object] = self._writers if memory else nullcontext()
         # What a database server says about itself is for the operator, not for callers.
         self._tells = True
-        # Whether a newer Chorus made the tables, so that there may be some that this code does not know.
-        self.newer = False
+        # The migration of a newer Chorus that made the tables, so that there may be some that this code does
+        # not know; None where this code knows them all.
+        self.newer: str | None = None
         self._actor = CHORUS
         self.creation: Creation | None = None
 
@@ -100,6 +101,11 @@ class Database:
             raise
         database._tells = embedded
         return database
+
+    @property
+    def migration(self) -> str:
+        """The last migration that this code knows."""
+        return newest()
 
     def acting_for(self, actor: Actor) -> Database:
         """The same database, with the same connections and locks, whose changes are this actor's."""
@@ -200,8 +206,8 @@ class Database:
         self.engine.dispose()
 
 
-def _upgrade(connection: Connection) -> bool:
-    """Make or change the tables, unless this login may not. Whether they are newer than this code."""
+def _upgrade(connection: Connection) -> str | None:
+    """Make or change the tables, unless this login may not. See `upgrade`."""
     try:
         newer = upgrade(connection)
     except SQLAlchemyError as error:

@@ -124,15 +124,18 @@ class DataFiles(StoreBase):
         *,
         limit: int = DEFAULT_LIMIT,
         cursor: str | None = None,
+        name: str | None = None,
         purpose: str | None = None,
         oldest_first: bool = False,
     ) -> Page[DataFile]:
-        """A page of a tenant's live files, newest first unless asked otherwise; with `purpose`, only files
-        for that. Raises InvalidError for a bad limit or cursor."""
+        """A page of a tenant's live files, newest first unless asked otherwise; with `name` or `purpose`,
+        only files that have it. Raises InvalidError for a bad limit or cursor."""
         check_name(tenant, field="tenant")
         limit = check_limit(limit)
         before = decode_cursor(_CURSOR, cursor, check_cursor_id)
         query = select(files).where(files.c.tenant == tenant, files.c.deleted_at.is_(None))
+        if name is not None:
+            query = query.where(files.c.name == name)
         if purpose is not None:
             query = query.where(files.c.purpose == purpose)
         with self._database.read(tenant) as connection:

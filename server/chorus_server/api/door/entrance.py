@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from chorus_server.api.http.context import Arrival, new_request_id, sound_reques
 from chorus_server.api.http.errors import error_response
 from chorus_server.api.http.raw import raw_response
 from chorus_server.api.services import Services
+from chorus_server.awake import awake
 from chorus_server.errors import ChorusError, InvalidInputError, OverloadedError, QuotaExceededError
 from chorus_server.tenancy.principal import Principal, Scope
 
@@ -167,7 +167,7 @@ class Entrance:
         serving = services.serving
         if serving is None or services.lifecycle.closed or not (serving.engine.crowded or self._count):
             return 0
-        now = time.monotonic()
+        now = awake()
         head = self._head(data, now)
         if head is None:
             return 0
@@ -194,7 +194,7 @@ class Entrance:
 
     def _turn(self) -> None:
         """Let in the next request. Refuse those that can no longer be in time."""
-        now = time.monotonic()
+        now = awake()
         for _ in range(min(self._count, _AT_ONCE)):
             tenant, line = next(iter(self._lines.items()))
             del self._lines[tenant]
@@ -314,7 +314,7 @@ class Entrance:
         if not self._noted:
             asyncio.get_running_loop().call_soon(self._count_refused)
         what = (head.path, refusal.status, head.caller.tenant)
-        self._noted.setdefault(what, []).append(time.monotonic() - arrived)
+        self._noted.setdefault(what, []).append(awake() - arrived)
         self._last_id = request_id
         self._refused = True
         return refusal.to(request_id)

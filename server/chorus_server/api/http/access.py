@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chorus_server.api.http.context import RequestContext, open_context
 from chorus_server.api.http.traces import Traces
 from chorus_server.api.metrics import ApiMetrics
+from chorus_server.awake import awake
 from chorus_server.log import Tally
 
 LOG = logging.getLogger("chorus.access")
@@ -67,7 +68,7 @@ class AccessLog:
 
     def write(self, method: str, template: str, status: int, context: RequestContext) -> None:
         """Log a request that was answered, or whose caller left."""
-        seconds = time.monotonic() - context.started
+        seconds = awake() - context.started
         self._metrics.request_seconds.observe(seconds, template, str(status))
         method = method if method in _METHODS else "?"
         quiet = template in PROBES and status not in (401, 403)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 import secrets
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -15,6 +14,7 @@ from starlette.types import Scope
 
 from chorus_server.api.http.bodies import BodyShare
 from chorus_server.api.http.traces import RequestTrace
+from chorus_server.awake import awake
 from chorus_server.tenancy.principal import Principal
 from prompts_store.records import Creation
 
@@ -71,7 +71,7 @@ class RequestContext:
     """
 
     request_id: str = field(default_factory=new_request_id)
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=awake)
     principal: Principal | None = None
     body: BodyShare | None = None
     creation: Creation | None = None

@@ -7,12 +7,12 @@ import asyncio
 import logging
 import math
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
 
+from chorus_server.awake import awake
 from chorus_server.engine.config import EngineConfig
 from chorus_server.engine.handle import RequestHandle
 from chorus_server.engine.host_prompts import HostPromptTier, Values
@@ -53,7 +53,7 @@ class Engine:
         prompts: where prompt values come from.
         config: see `EngineConfig`.
         detokenise: turns token ids into text, for stop strings.
-        clock: gives monotonic seconds.
+        clock: gives monotonic seconds. Deadlines go by it too: a pause of the process does not use them up.
         metrics: counts here; by default an object of its own.
         host_prompts: the host tier that the executor reads; by default the executor's own `host_prompts`.
         recorder: called with every step plan before it is dispatched.
@@ -72,7 +72,7 @@ class Engine:
         *,
         config: EngineConfig,
         detokenise: Callable[[Sequence[int]], str],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = awake,
         metrics: EngineMetrics | None = None,
         host_prompts: HostPromptTier | None = None,
         recorder: Callable[[StepPlan], None] | None = None,

@@ -7,10 +7,8 @@ import itertools
 import json
 import logging
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +16,7 @@ import pytest
 from chorus_server.api.door import entrance
 from chorus_server.api.http.context import ARRIVAL, Arrival, open_context
 from chorus_server.api.inference.calls import Call
+from chorus_server.awake import awake
 from chorus_server.connections.protocol import Bounded
 from chorus_server.engine.thread.engine import Engine
 from chorus_server.model.vocabulary import Vocabulary
@@ -156,7 +155,7 @@ def test_the_same_question_is_asked_once_a_moment(crowd: Crowd, monkeypatch: pyt
         honest(*told, **more)
 
     monkeypatch.setattr(crowd.api.engine, "check", check)
-    monkeypatch.setattr(entrance, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(entrance, "awake", lambda: now[0])
     door = entrance.Entrance(crowd.api.services, crowd.api.access)
     bodies = [BODY, {**BODY, "deadline_seconds": 3}, {**BODY, "max_new_tokens": 3}]
 
@@ -189,7 +188,7 @@ def test_who_asks_is_known_for_a_second_without_the_key(
         return honest(callers, *told)
 
     monkeypatch.setattr(Callers, "known", known)
-    monkeypatch.setattr(entrance, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(entrance, "awake", lambda: now[0])
     door = entrance.Entrance(crowd.api.services, crowd.api.access)
 
     async def look() -> None:
@@ -331,11 +330,11 @@ def test_many_at_once_go_in_one_a_turn_tenants_in_turn(crowd: Crowd, monkeypatch
     asyncio.run(turns_of_the_loop())
     assert counted[: len(tenants)] == list(range(len(tenants)))
     assert counted[len(tenants) :] == list(range(len(tenants))), "the engine has none of those let in before"
-    assert door._on_their_way(time.monotonic()) == len(tenants)
+    assert door._on_their_way(awake()) == len(tenants)
     for arrival in let_in:
         assert isinstance(arrival, Arrival)
         arrival.settle()
-    assert door._on_their_way(time.monotonic()) == 0
+    assert door._on_their_way(awake()) == 0
     assert turns == [1] * len(tenants)
     assert order == [0, 5, 1, 6, 2, 3, 4]
 
@@ -347,8 +346,8 @@ def test_a_deadline_runs_while_a_request_waits_to_be_let_in(
     asked: list[float] = []
     monkeypatch.setattr(Engine, "crowded", True)
     monkeypatch.setattr(crowd.api.engine, "check", lambda tenant, weight, left, **_: asked.append(left))
-    moments = itertools.count(time.monotonic(), 100.0)
-    monkeypatch.setattr(entrance, "time", SimpleNamespace(monotonic=lambda: next(moments)))
+    moments = itertools.count(awake(), 100.0)
+    monkeypatch.setattr(entrance, "awake", lambda: next(moments))
     assert crowd.ask(request({**BODY, "deadline_seconds": 250.0}))[0] == 200
     assert asked[0] == 250.0
     assert asked[1] == 150.0, "at its turn, a hundred seconds later"
@@ -364,7 +363,7 @@ def test_the_wait_for_its_turn_counts_against_a_deadline(
     crowd.open()
     now, left = [100.0], []
     monkeypatch.setattr(Engine, "crowded", True)
-    monkeypatch.setattr(entrance, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(entrance, "awake", lambda: now[0])
     monkeypatch.setattr(crowd.api.engine, "check", lambda tenant, weight, seconds, **_: left.append(seconds))
     door = entrance.Entrance(crowd.api.services, crowd.api.access)
 
