@@ -129,7 +129,12 @@ class Database:
 
     @contextmanager
     def write(
-        self, tenant: str, patience_seconds: float | None = None, *, alone: bool = True
+        self,
+        tenant: str,
+        patience_seconds: float | None = None,
+        *,
+        alone: bool = True,
+        losable: bool = False,
     ) -> Iterator[Connection]:
         """Take the publish lock and begin a transaction on a tenant's rows. At the end it commits whole or
         not at all.
@@ -138,6 +143,8 @@ class Database:
             patience_seconds: how long to wait for a lock, here and in the database together; by default the
                 database's own patience.
             alone: False to write beside others, without the publish lock.
+            losable: whether a power cut may take it again, as long as no later change is on the disk. No
+                process's death does.
 
         Raises:
             StoreError: somebody else held the lock all that time, or the database failed.
@@ -147,7 +154,7 @@ class Database:
         turn = nullcontext(max(1, round(1000 * patience))) if beside else self._turn(patience)
         with turn as left_ms, self._translated(), self.engine.connect() as connection:
             options = {sqlite.WRITE_OPTION: left_ms, _ACTOR_OPTION: self._actor}
-            options[postgresql.BESIDE_OPTION] = beside
+            options |= {postgresql.BESIDE_OPTION: beside, sqlite.LOSABLE_OPTION: losable}
             options[_CREATION_OPTION] = self.creation
             connection = connection.execution_options(**options, **{postgresql.TENANT_OPTION: tenant})
             with connection.begin():

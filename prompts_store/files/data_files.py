@@ -230,12 +230,17 @@ def find_file(connection: Connection, tenant: str, file_id: str, *, field: str =
     query = select(files).where(files.c.id == file_id, files.c.tenant == tenant, files.c.deleted_at.is_(None))
     row = connection.execute(query).one_or_none() if is_id(file_id) else None
     if row is None:
-        raise NotFoundError(
-            f"There is no file {shown(file_id)}, or it was deleted; upload it first.",
-            field=field,
-            code="unknown_file",
-        )
+        raise unknown_file(file_id, field=field)
     return row
+
+
+def unknown_file(file_id: str, *, field: str = "file") -> NotFoundError:
+    """The error for a file that is not there."""
+    return NotFoundError(
+        f"There is no file {shown(file_id)}, or it was deleted; upload it first.",
+        field=field,
+        code="unknown_file",
+    )
 
 
 def _is_live(connection: Connection, tenant: str, file_id: str) -> bool:

@@ -255,13 +255,13 @@ class Tally:
         self._last = ""
         self._written = float("-inf")
 
-    def note(self, what: str, last: str = "") -> None:
-        """Count one more event of this kind.
+    def note(self, what: str, last: str = "", count: int = 1) -> None:
+        """Count more events of this kind.
 
         Args:
             last: identifies the latest event, such as its request id.
         """
-        self._counts[what] += 1
+        self._counts[what] += count
         self._last = last or self._last
 
     def write(self, now: float) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -45,13 +46,20 @@ class AccessLog:
             context.trace = self._traces.begin(Headers(scope=scope).getlist("traceparent"))
         return context
 
-    def refused(self, method: str, template: str, status: int, context: RequestContext) -> None:
-        """Note a request that was refused before it was read. In an overload there are thousands, so they
-        share a line."""
-        self._metrics.request_seconds.observe(awake() - context.started, template, str(status))
+    def refused(
+        self, method: str, template: str, status: int, tenant: str, seconds: Sequence[float], last_id: str
+    ) -> None:
+        """Note requests that were refused before they were read. In an overload there are thousands, so they
+        share a line.
+
+        Args:
+            seconds: that each took.
+            last_id: the id of the last one.
+        """
+        for each in seconds:
+            self._metrics.request_seconds.observe(each, template, str(status))
         if self._lines:
-            tenant = context.principal.tenant if context.principal else "-"
-            self._refused.note(f"{method} {template} {status} tenant={tenant}", context.request_id)
+            self._refused.note(f"{method} {template} {status} tenant={tenant}", last_id, len(seconds))
 
     def tell_refused(self) -> bool:
         """Write the line about refused requests, at most one a second. Returns whether all have been

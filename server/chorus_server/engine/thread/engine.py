@@ -161,7 +161,7 @@ class Engine:
         steps: int = 1,
     ) -> None:
         """Refuse now what `submit` would refuse from this tenant, whatever the request is. For callers that
-        have work to do before they submit.
+        have work to do before they submit. If the answer serves further requests, say so to `note_refused`.
 
         Args:
             deadline_seconds: the request's; None waits for ever.
@@ -176,6 +176,10 @@ class Engine:
         except ChorusError as error:
             self._metrics.requests_refused.inc(1, error.code)
             raise
+
+    def note_refused(self, code: str, count: int) -> None:
+        """Count requests that were refused by an answer of `check` to another."""
+        self._metrics.requests_refused.inc(count, code)
 
     def submit(self, request: Request) -> RequestHandle:
         """Accept a request, or refuse it at once.
