@@ -14,9 +14,7 @@ from chorus_server.engine.requests import PromptHandle, Request
 from tests.server.engine.engine_tools import generate, score
 from tests.server.engine.virtual_time import Simulation
 
-LADDER = Ladder(
-    input_buckets=((1, 32), (4, 32)), blocks=(BlockShape(32, 2000, 2),), score_buckets=((4, 16),)
-)
+LADDER = Ladder(input_buckets=((1, 32), (4, 32)), blocks=(BlockShape(32, 2000, 2),), score_buckets=((4, 16),))
 LONG = 1000
 """Tokens of a text that decodes for two seconds."""
 
@@ -75,6 +73,7 @@ def test_who_finds_no_slot_holds_up_no_half() -> None:
     )
     assert halves(sim) == (1, 1)
     assert waited(sim, batch) < 0.1
+    assert sim.scheduler.stats().steps == len(sim.executor.plans)
 
 
 def test_a_half_does_not_keep_prompt_rows_from_who_waits_for_them() -> None:
