@@ -27,7 +27,7 @@ from chorus_server.api.http.errors import error_response
 from chorus_server.api.http.raw import raw_response
 from chorus_server.api.services import Services
 from chorus_server.awake import awake
-from chorus_server.errors import ChorusError, InvalidInputError, OverloadedError, QuotaExceededError
+from chorus_server.errors import ChorusError, OverloadedError, QuotaExceededError
 from chorus_server.tenancy.principal import Principal, Scope
 
 _HEAD = re.compile(
@@ -270,12 +270,12 @@ class Entrance:
         except ValueError:
             return None
         seconds = asked.get("deadline_seconds") if isinstance(asked, dict) else None
-        if seconds is not None and not (type(seconds) in (int, float) and seconds > 0):
+        settings = self._services.settings
+        if seconds is not None and not (
+            type(seconds) in (int, float) and 0 < seconds <= settings.max_deadline_seconds
+        ):
             return None
-        try:
-            deadline = deadline_of(seconds, self._services.settings)
-        except InvalidInputError:
-            return None
+        deadline = deadline_of(seconds, settings)
         return _Question(head.caller.tenant, head.caller.weight, deadline, _steps(head.path, asked))
 
     def _same(self, question: _Question, now: float) -> _Refusal | None:

@@ -244,6 +244,7 @@ UNUSUAL = {
     "no JSON": (request(b"{"), 503),
     "a wrong deadline": (request({**BODY, "deadline_seconds": "soon"}), 503),
     "a long deadline": (request({**BODY, "deadline_seconds": 1e9}), 503),
+    "a deadline that no float holds": (request({**BODY, "deadline_seconds": 10**400}), 503),
     "no host": (request(Host=""), 400),
     "HTTP/1.0": (request(version="1.0"), 503),
     "the last of its connection": (request(Connection="close"), 503),
