@@ -173,8 +173,9 @@ class JaxExecutor:
             searches[slots[0]] = slots
 
     def _score(self, plan: ScorePlan) -> Dispatched:
-        """Trees of one size run together, whatever their rows, and all trees of an input that has a step for
-        itself; each has the same bits wherever it runs."""
+        """Trees of one size run together, whatever their rows, and those of one input where a dispatch has
+        room for one. Which it is follows from the bucket and the input's own targets, so its bits depend on
+        no other input."""
         most = max(self._ladder.tree_sizes, default=0)
         for size in {len(target) for targets in plan.targets for target in targets}:
             if not 0 < size <= most:

@@ -3,6 +3,7 @@ have."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -68,3 +69,26 @@ def test_an_input_alone_has_its_bits_and_the_numbers_that_it_has_beside_others(m
         (control,) = scored(plan_of(1, targets, text=(*TEXT[:-1], 6, 1)))
         assert control != alone
     assert len(seen) > 1
+
+
+@pytest.mark.parametrize("matrices", [None, "bfloat16"])
+def test_beside_others_an_input_whose_trees_are_scored_together_has_its_bits(matrices: Any) -> None:
+    """A ladder may have a dispatch of one input only, for the largest trees of however many inputs."""
+    executor: JaxExecutor = tiny_executor(
+        replace(LADDER, score_buckets=((4, 4), (1, 8))),
+        MemoryPrompts({}),
+        model=tiny_model(matrix_dtype=matrices),
+        without=("decode", "admit"),
+    )
+
+    def scored(*inputs: tuple[Any, Targets]) -> Any:
+        texts, targets = zip(*inputs, strict=True)
+        return executor.collect(executor.dispatch(ScorePlan(0, (4, 16), texts, targets))).log_probabilities  # type: ignore[union-attr]
+
+    for count in (1, 8, 20, 60):
+        its = (TEXT, targets_of(count))
+        (alone,) = scored(its)
+        few, many = ((9, 4, 1), targets_of(5)), ((3, 40, 21, 8, 1), targets_of(61))
+        assert scored(few, its, many)[1] == alone == scored(many, few, many, its)[3]
+        (control,) = scored(((*TEXT[:-1], 6, 1), its[1]))
+        assert control != alone
