@@ -69,8 +69,8 @@ class BudgetLeases(StoreBase):
         self, replica: str, asks: Sequence[LeaseAsk], *, patience_seconds: float | None = None
     ) -> list[LeaseAnswer]:
         """Give back, take and lease, for as many budgets as there are asks, in one transaction. Requests wait
-        for it, so it does not wait for the disk: a power cut takes what was leased since anything else was
-        written, which usage is every second.
+        for it, so it does not wait for the disk: a power cut, or a crash of PostgreSQL's server, takes what
+        was leased since anything else was written, which usage is every second.
 
         Args:
             replica: 16 hexadecimal digits, drawn by the process.

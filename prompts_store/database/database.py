@@ -143,8 +143,8 @@ class Database:
             patience_seconds: how long to wait for a lock, here and in the database together; by default the
                 database's own patience.
             alone: False to write beside others, without the publish lock.
-            losable: whether a power cut may take it again, as long as no later change is on the disk. No
-                process's death does.
+            losable: whether a power cut, or a crash of PostgreSQL's server, may take it again, as long as no
+                later change is on the disk. The death of a process of ours does not.
 
         Raises:
             StoreError: somebody else held the lock all that time, or the database failed.
