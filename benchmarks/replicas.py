@@ -191,6 +191,18 @@ def alone_with_loopback() -> bool:
     return {each.name for each in Path("/sys/class/net").iterdir()} == {"lo"} or _INSIDE in os.environ
 
 
+def inside_loopback() -> None:
+    """Start this script again where only loopback exists, and end with it; go on here if there is no such
+    place."""
+    if _INSIDE in os.environ or not (shutil.which("unshare") and shutil.which("ip")):
+        return
+    packages_of(RAY)  # while there is a network
+    inside = f'ip link set lo up && {_INSIDE}=1 exec "$0" "$@"'
+    command = ["unshare", "-n", "sh", "-c", inside, sys.executable, *sys.argv]
+    if subprocess.run(["unshare", "-n", "true"], capture_output=True).returncode == 0:
+        raise SystemExit(subprocess.run(command).returncode)
+
+
 _INSIDE = "REPLICAS_INSIDE"
 
 
@@ -201,12 +213,7 @@ def main() -> None:
     parser.add_argument("--step-ms", type=float, default=100.0)
     parser.add_argument("--clients", type=int, default=8, help="for each replica")
     given = parser.parse_args()
-    if _INSIDE not in os.environ and shutil.which("unshare") and shutil.which("ip"):
-        packages_of(RAY)  # while there is a network
-        inside = f'ip link set lo up && {_INSIDE}=1 exec "$0" "$@"'
-        command = ["unshare", "-n", "sh", "-c", inside, sys.executable, *sys.argv]
-        if subprocess.run(["unshare", "-n", "true"], capture_output=True).returncode == 0:
-            raise SystemExit(subprocess.run(command).returncode)
+    inside_loopback()
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
         Path(scratch).chmod(0o755)
         programs, database = binaries(), f"sqlite:///{scratch}/chorus.sqlite"

@@ -23,6 +23,7 @@ from prompts_store.errors import InvalidError, NotFoundError, StoreError
 from prompts_store.files.data_files import DataFiles
 from prompts_store.grants.grants import Grants
 from prompts_store.jobs.claims import JobClaims
+from prompts_store.jobs.job_files import JobFiles
 from prompts_store.jobs.jobs import Jobs
 from prompts_store.packs.packs import Packs
 from prompts_store.tasks.aliases import Aliases
@@ -63,6 +64,7 @@ class PromptStore(
     DataFiles,
     Jobs,
     JobClaims,
+    JobFiles,
     Tenants,
     Keys,
     StoredUses,

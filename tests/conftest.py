@@ -89,12 +89,12 @@ def tables_at_once() -> Iterator[None]:
         script = [line for line in driver.iterdump() if line not in ("BEGIN TRANSACTION;", "COMMIT;")]
     made.close()
 
-    def fill(connection: Connection) -> bool:
+    def fill(connection: Connection) -> str | None:
         if connection.dialect.name != "sqlite" or inspect(connection).get_table_names():
             return upgrade(connection)
         for statement in script:
             connection.exec_driver_sql(statement)
-        return False
+        return None
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(database, "upgrade", fill)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
 import uuid
-from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from prompts_store.blobs import BlobAddress
+from tests.end_to_end.served import free_port
 from tether import tethered
 
 REQUIREMENTS = Path(__file__).parent / "s3_server.txt"
@@ -127,8 +126,7 @@ class S3Server:
 
 
 def _free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    found = set[int]()
+    while len(found) < count:
+        found.add(free_port())
+    return list(found)

@@ -1,12 +1,13 @@
-"""What six kinds of neighbour cost a quiet tenant, over HTTP on a real server.
+"""What seven kinds of neighbour cost a quiet tenant, over HTTP on a real server.
 
     python benchmarks/serving/neighbours.py                        8 minutes, most of them for 10,000 uploads
     python benchmarks/serving/neighbours.py --seconds 2 --tasks 50 --quick
 
 The quiet tenant sends a request about every 300 ms. Measured for each neighbour: its p50 and p99 alone,
 beside the neighbour, and in a control. The control of the tenant that only trains is a server that gives
-training half of the time; that of all others is that the quiet tenant uses the neighbour's key, so that its
-requests stand in the neighbour's line. The server runs on one core and the sender on another.
+training nine tenths of the time; that of all others is that the quiet tenant uses the neighbour's key, so
+that its requests stand in the neighbour's line, and of the one at its hard limit that it has none. The server
+runs on one core and the sender on another.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +36,7 @@ from tenants import PROMPT_ROWS, Tenants, bodies, latency_ms, npy
 
 ROOT = Path(__file__).parents[2]
 EVERY_SECONDS, NEW_TOKENS, COLD_TASKS = 0.3, 16, 200
+_LIMIT, _LIMITED_RATE = {"per_minute": {"requests": 10}}, 1000.0
 SETTINGS = {
     # 512 rows hold 25 of the cold tasks' prompts on the device, and 1 MiB 51 of them on the host.
     "prompt_rows": 512,
@@ -50,8 +53,7 @@ async def _many_tasks(tenants: Tenants, asked: argparse.Namespace) -> None:
 
 
 async def _backlog(tenants: Tenants, asked: argparse.Namespace) -> None:
-    # 200 requests of 512 new tokens at most, of which all are made.
-    await _closed(tenants, "backlog", bodies("own", [500], 500), 200, asked)
+    await _closed(tenants, "backlog", bodies("own", [250], 250), 400, asked)  # 100,000 tokens
 
 
 async def _cold(tenants: Tenants, asked: argparse.Namespace) -> None:
@@ -83,12 +85,23 @@ async def _train(tenants: Tenants, asked: argparse.Namespace) -> None:
     """Its job runs already."""
 
 
+async def _limited(tenants: Tenants, asked: argparse.Namespace) -> None:
+    """1,000 requests a second, whatever the answers say; all but the first are over the limit."""
+    wanted = [tenants.payload("limit", body) for body in bodies("own", [2], 8)]
+    sender = tenants.sender(wanted, 99)
+    try:
+        await sender.open_loop([(_LIMITED_RATE, asked.seconds)], drain=60.0)
+    finally:
+        sender.close()
+
+
 NEIGHBOURS: dict[str, Noise] = {
     "tasks": _many_tasks,
     "backlog": _backlog,
     "cold": _cold,
     "unread": _unread,
     "full": _full,
+    "limit": _limited,
     "train": _train,
 }
 
@@ -98,9 +111,11 @@ async def _closed(
 ) -> None:
     sender = tenants.sender([tenants.payload(name, body) for body in wanted], 99)
     try:
-        await sender.closed_loop(waiting, asked.seconds)
+        shots = await sender.closed_loop(waiting, asked.seconds)
     finally:
         sender.close()
+    if not any(shot.status == 200 for shot in shots):
+        raise RuntimeError(f"{name} got no answer: {Counter(shot.status for shot in shots)}")
 
 
 async def _quiet(
@@ -143,11 +158,17 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
         asyncio.run(_quiet(tenants, "quiet", None, asked))  # prompts to the device
         for name in chosen:
             runs = {"alone": asyncio.run(_quiet(tenants, "quiet", None, asked))}
+            if name == "limit":
+                tenants.limit(name, _LIMIT)
+                time.sleep(1.5)  # every process goes by it
             if name == "train":
                 _start_job(tenants)
             runs["beside"] = asyncio.run(_quiet(tenants, "quiet", NEIGHBOURS[name], asked))
             if name != "train":
                 _settle(tenants)
+                if name == "limit":
+                    tenants.limit(name, {})
+                    time.sleep(1.5)
                 runs["control"] = asyncio.run(_quiet(tenants, name, NEIGHBOURS[name], asked))
                 _settle(tenants)
             told[name] = runs
@@ -155,7 +176,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     finally:
         tenants.close()
     if "train" in chosen:
-        tenants = _serve(folder / "second", asked, cores, tuning_share=0.5)
+        tenants = _serve(folder / "second", asked, cores, tuning_share=0.9)
         try:
             for name in ("quiet", "train"):
                 tenants.add(name)

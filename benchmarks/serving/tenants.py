@@ -65,6 +65,10 @@ class Tenants:
         self.keys[name] = _well(made)["key"]
         self.upload(name, "own", seed=len(self.keys))
 
+    def limit(self, name: str, limits: dict[str, Any]) -> None:
+        """Change what a tenant may use."""
+        _well(self._operator.patch(f"/v1/tenants/{name}", json={"limits": limits}))
+
     def client(self, name: str) -> httpx2.Client:
         """A client with the tenant's key."""
         return httpx2.Client(

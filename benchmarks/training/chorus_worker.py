@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "peers"))
 import numpy as np
 from serve_lines import serve
 
+from chorus_server.kept_memory import keep_freed_memory
 from chorus_server.model.checkpoints import load_model
 from chorus_server.model.fused_attention import choose_attention
 from chorus_server.model.matrix_types import FLOAT_DTYPES
@@ -85,5 +86,6 @@ class Trainer:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     trainer = Trainer(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "f32")
     serve({"run": trainer.run})

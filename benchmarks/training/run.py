@@ -6,6 +6,7 @@
 
 Same model, data, batch, dropout and cores; a round is a turn of each, the first is a warm-up. Lengths are
 padded alike, or each does its best: Chorus lays the rows end to end, PEFT gets batches grouped by length.
+Chorus keeps the memory that it frees, as its server does; `peft_bf16_kept` has the C library do the same.
 Ratios are medians over rounds of (their seconds / our seconds): above 1, Chorus is faster. A run keeps what
 the result file has of other settings and contenders.
 """
@@ -38,6 +39,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "20_rows_any_length": {"prompt_length": 20, "padded": None, "micro_batch": 32, "dropout": 0.1},
     "164_positions_no_dropout": {"prompt_length": 100, "padded": 64, "micro_batch": 32, "dropout": 0.0},
     # As a job runs inside a server: dispatches short enough for requests to go between.
+    "164_positions_micro_batch_8": {"prompt_length": 100, "padded": 64, "micro_batch": 8, "dropout": 0.1},
+    "100_rows_any_length_micro_batch_8": {
+        "prompt_length": 100,
+        "padded": None,
+        "micro_batch": 8,
+        "dropout": 0.1,
+    },
     "164_positions_micro_batch_2": {"prompt_length": 100, "padded": 64, "micro_batch": 2, "dropout": 0.1},
     "48_positions": {"prompt_length": 20, "padded": 28, "micro_batch": 32, "dropout": 0.1},
 }
@@ -49,7 +57,12 @@ CONTENDERS = {
     "peft": ("peft_worker.py", "f32"),
     "peft_bf16": ("peft_worker.py", "bf16"),
     "peft_bf16_compiled": ("peft_worker.py", "bf16_compiled"),
+    "peft_bf16_kept": ("peft_worker.py", "bf16"),
 }
+KEEPING = (
+    "glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=536870912:glibc.malloc.trim_threshold=536870912"
+)
+"""What `chorus_server.kept_memory` does for Chorus, for torch (`peft_bf16_kept`)."""
 
 
 def main() -> None:
@@ -63,7 +76,8 @@ def main() -> None:
         for name in arguments.contenders:
             script, precision = CONTENDERS[name]
             runs = sys.executable if script == "chorus_worker.py" else python
-            command = [runs, HERE / script, model, precision]
+            keeping = ["env", f"GLIBC_TUNABLES={KEEPING}"] if name.endswith("_kept") else []
+            command = [*keeping, runs, HERE / script, model, precision]
             workers[name] = Worker(command, scratch / f"{name}.log")
         for setting in arguments.settings:
             folder = scratch / setting
@@ -130,24 +144,26 @@ def _measure(setting: str, folder: Path, workers: dict[str, Worker], rounds: int
             sys.stderr.write(f"{setting} {what} {name}: {each:.2f} s a step, loss {answer['loss']:.3f}\n")
             if number:
                 turns[name].append(answer)
-    ratios = {
-        f"{ours} over {theirs}": [
-            their["seconds"] / our["seconds"] for our, their in zip(turns[ours], turns[theirs], strict=True)
-        ]
-        for ours in turns
-        for theirs in turns
-        if ours.startswith("chorus") and theirs.startswith("peft")
-    }
-    found = {
-        "setting": SETTINGS[setting],
-        "seconds_a_step": {
-            name: round(statistics.median(turn["seconds"] / turn["steps"] for turn in answers), 4)
+    found: dict[str, Any] = {"setting": SETTINGS[setting]}
+    for before, clock in (("", "seconds"), ("processor_", "processor_seconds")):
+        ratios = {
+            f"{ours} over {theirs}": [
+                their[clock] / our[clock] for our, their in zip(turns[ours], turns[theirs], strict=True)
+            ]
+            for ours in turns
+            for theirs in turns
+            if ours.startswith("chorus") and theirs.startswith("peft")
+        }
+        found[f"{clock}_a_step"] = {
+            name: round(statistics.median(turn[clock] / turn["steps"] for turn in answers), 4)
             for name, answers in turns.items()
-        },
-        "ratios": {pair: round(statistics.median(each), 3) for pair, each in ratios.items()},
-        "by_round": {pair: [round(ratio, 3) for ratio in each] for pair, each in ratios.items()},
-    }
-    sys.stdout.write(f"{setting}: {found['seconds_a_step']}, {found['ratios']}\n")
+        }
+        found[f"{before}ratios"] = {pair: round(statistics.median(each), 3) for pair, each in ratios.items()}
+        found[f"{before}by_round"] = {
+            pair: [round(ratio, 3) for ratio in each] for pair, each in ratios.items()
+        }
+    for before in ("", "processor_"):
+        sys.stdout.write(f"{setting}: {found[f'{before}seconds_a_step']}, {found[f'{before}ratios']}\n")
     sys.stdout.flush()
     return found
 
@@ -169,8 +185,9 @@ def _save(results: dict[str, Any], python: Path, arguments: argparse.Namespace) 
     if target.exists():
         before = json.loads(target.read_text())["settings"]
         for setting, found in results.items():
-            for name in ("seconds_a_step", "ratios", "by_round"):
-                found[name] = before.get(setting, {}).get(name, {}) | found[name]
+            for name in found:
+                if name != "setting":
+                    found[name] = before.get(setting, {}).get(name, {}) | found[name]
         content["settings"] = before | results
     target.write_text(json.dumps(content, indent=1) + "\n")
     sys.stdout.write(f"kept in {target.name}\n")

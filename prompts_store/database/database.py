@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from prompts_store.database import postgresql, sqlite
-from prompts_store.database.migrate import is_empty, upgrade
+from prompts_store.database.migrate import is_empty, newest, upgrade
 from prompts_store.database.privacy import make_private_database
 from prompts_store.errors import InvalidError, NotFoundError, StoreError
 from prompts_store.records import CHORUS, Actor, Creation
@@ -53,8 +53,9 @@ class Database:
         self._readers: AbstractContextManager[object] = self._writers if memory else nullcontext()
         # What a database server says about itself is for the operator, not for callers.
         self._tells = True
-        # Whether a newer Chorus made the tables, so that there may be some that this code does not know.
-        self.newer = False
+        # The migration of a newer Chorus that made the tables, so that there may be some that this code does
+        # not know; None where this code knows them all.
+        self.newer: str | None = None
         self._actor = CHORUS
         self.creation: Creation | None = None
 
@@ -101,6 +102,11 @@ class Database:
         database._tells = embedded
         return database
 
+    @property
+    def migration(self) -> str:
+        """The last migration that this code knows."""
+        return newest()
+
     def acting_for(self, actor: Actor) -> Database:
         """The same database, with the same connections and locks, whose changes are this actor's."""
         view = copy.copy(self)
@@ -123,7 +129,12 @@ class Database:
 
     @contextmanager
     def write(
-        self, tenant: str, patience_seconds: float | None = None, *, alone: bool = True
+        self,
+        tenant: str,
+        patience_seconds: float | None = None,
+        *,
+        alone: bool = True,
+        losable: bool = False,
     ) -> Iterator[Connection]:
         """Take the publish lock and begin a transaction on a tenant's rows. At the end it commits whole or
         not at all.
@@ -132,6 +143,8 @@ class Database:
             patience_seconds: how long to wait for a lock, here and in the database together; by default the
                 database's own patience.
             alone: False to write beside others, without the publish lock.
+            losable: whether a power cut may take it again, as long as no later change is on the disk. No
+                process's death does.
 
         Raises:
             StoreError: somebody else held the lock all that time, or the database failed.
@@ -141,7 +154,7 @@ class Database:
         turn = nullcontext(max(1, round(1000 * patience))) if beside else self._turn(patience)
         with turn as left_ms, self._translated(), self.engine.connect() as connection:
             options = {sqlite.WRITE_OPTION: left_ms, _ACTOR_OPTION: self._actor}
-            options[postgresql.BESIDE_OPTION] = beside
+            options |= {postgresql.BESIDE_OPTION: beside, sqlite.LOSABLE_OPTION: losable}
             options[_CREATION_OPTION] = self.creation
             connection = connection.execution_options(**options, **{postgresql.TENANT_OPTION: tenant})
             with connection.begin():
@@ -193,8 +206,8 @@ class Database:
         self.engine.dispose()
 
 
-def _upgrade(connection: Connection) -> bool:
-    """Make or change the tables, unless this login may not. Whether they are newer than this code."""
+def _upgrade(connection: Connection) -> str | None:
+    """Make or change the tables, unless this login may not. See `upgrade`."""
     try:
         newer = upgrade(connection)
     except SQLAlchemyError as error:

@@ -26,30 +26,32 @@ _FOLDER = Path(__file__).parents[1] / "migrations"
 _SERVES = re.compile(r"[0-9]{4}_serves_([0-9]{4})", re.ASCII)
 
 
-def upgrade(connection: Connection) -> bool:
+def upgrade(connection: Connection) -> str | None:
     """Run the missing migrations inside the caller's transaction: all of them or none.
 
     Returns:
-        Whether the tables are newer than this code, and still serve it.
+        The last migration of the tables, if it is a newer Chorus's and they still serve this code; else None.
 
     Raises:
         StoreError: a newer Chorus made the database, and its tables no longer serve this code.
     """
     current = MigrationContext.configure(connection).get_current_revision()
-    if current == _newest():
-        return False
+    if current == newest():
+        return None
     config = alembic_config(connection)
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if current is not None and current not in known:
-        if serves(current, str(_newest())):
+        if serves(current, newest()):
             LOG.warning("the tables are those of a newer Chorus (%s), which still serve this one", current)
-            return True
+            return current
         raise StoreError(
-            "The database was made by a newer version of Chorus; upgrade Chorus, or point it at another "
-            "data folder."
+            f"The database was made by a newer version of Chorus: its tables are at migration "
+            f"{current[:40]}, this code knows those up to {newest()}, and they do not serve it. Upgrade "
+            "Chorus; or give this one another data folder or database, such as one restored from a backup of "
+            "its own version."
         )
     command.upgrade(config, "head")
-    return False
+    return None
 
 
 def serves(tables: str, newest: str) -> bool:
@@ -64,9 +66,9 @@ def is_empty(connection: Connection) -> bool:
 
 
 @cache
-def _newest() -> str | None:
+def newest() -> str:
     """The last migration of this code. Cached, because Alembic compiles every migration to find it."""
-    return ScriptDirectory.from_config(alembic_config(None)).get_current_head()
+    return str(ScriptDirectory.from_config(alembic_config(None)).get_current_head())
 
 
 def alembic_config(connection: Connection | None) -> Config:

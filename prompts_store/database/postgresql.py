@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event
 
-from prompts_store.database.sqlite import WRITE_OPTION
+from prompts_store.database.sqlite import LOSABLE_OPTION, WRITE_OPTION
 from prompts_store.errors import InvalidError
 from prompts_store.names import check_name
 
@@ -142,6 +142,7 @@ def _begin(connection: Connection) -> None:
             f"SET LOCAL lock_timeout = {READ_PATIENCE_MS}; {whose}"
         )
     else:
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {patience_ms}; {whose}")
+        disk = "SET LOCAL synchronous_commit = off; " if options.get(LOSABLE_OPTION) else ""
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {patience_ms}; {disk}{whose}")
         if not options.get(BESIDE_OPTION):
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({PUBLISH_LOCK})")

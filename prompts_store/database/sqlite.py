@@ -19,6 +19,8 @@ from prompts_store.durable import sync_folder
 READ_PATIENCE_MS = 5_000
 # `Database.write` sets this on its connection: how many milliseconds it waits for the publish lock.
 WRITE_OPTION = "prompts_store_write"
+# And this, where a power cut may take what was written last: the commit does not wait for the disk.
+LOSABLE_OPTION = "prompts_store_losable"
 
 
 def is_memory(url: URL) -> bool:
@@ -85,8 +87,11 @@ def is_locked(error: BaseException) -> bool:
 
 
 def _begin(connection: Connection) -> None:
-    patience_ms = connection.get_execution_options().get(WRITE_OPTION)
+    options = connection.get_execution_options()
+    patience_ms = options.get(WRITE_OPTION)
     # Call the driver itself: SQLAlchemy's way takes 15 times as long, in every read.
     driver: Any = connection.connection.driver_connection
     driver.execute(f"PRAGMA busy_timeout={patience_ms or READ_PATIENCE_MS}")
+    if patience_ms is not None:
+        driver.execute(f"PRAGMA synchronous={'NORMAL' if options.get(LOSABLE_OPTION) else 'FULL'}")
     connection.exec_driver_sql("BEGIN" if patience_ms is None else "BEGIN IMMEDIATE")

@@ -124,15 +124,18 @@ class DataFiles(StoreBase):
         *,
         limit: int = DEFAULT_LIMIT,
         cursor: str | None = None,
+        name: str | None = None,
         purpose: str | None = None,
         oldest_first: bool = False,
     ) -> Page[DataFile]:
-        """A page of a tenant's live files, newest first unless asked otherwise; with `purpose`, only files
-        for that. Raises InvalidError for a bad limit or cursor."""
+        """A page of a tenant's live files, newest first unless asked otherwise; with `name` or `purpose`,
+        only files that have it. Raises InvalidError for a bad limit or cursor."""
         check_name(tenant, field="tenant")
         limit = check_limit(limit)
         before = decode_cursor(_CURSOR, cursor, check_cursor_id)
         query = select(files).where(files.c.tenant == tenant, files.c.deleted_at.is_(None))
+        if name is not None:
+            query = query.where(files.c.name == name)
         if purpose is not None:
             query = query.where(files.c.purpose == purpose)
         with self._database.read(tenant) as connection:
@@ -227,12 +230,17 @@ def find_file(connection: Connection, tenant: str, file_id: str, *, field: str =
     query = select(files).where(files.c.id == file_id, files.c.tenant == tenant, files.c.deleted_at.is_(None))
     row = connection.execute(query).one_or_none() if is_id(file_id) else None
     if row is None:
-        raise NotFoundError(
-            f"There is no file {shown(file_id)}, or it was deleted; upload it first.",
-            field=field,
-            code="unknown_file",
-        )
+        raise unknown_file(file_id, field=field)
     return row
+
+
+def unknown_file(file_id: str, *, field: str = "file") -> NotFoundError:
+    """The error for a file that is not there."""
+    return NotFoundError(
+        f"There is no file {shown(file_id)}, or it was deleted; upload it first.",
+        field=field,
+        code="unknown_file",
+    )
 
 
 def _is_live(connection: Connection, tenant: str, file_id: str) -> bool:

@@ -79,7 +79,7 @@ def _option_of(name: str) -> Callable[[Callable[..., None]], Callable[..., None]
     default = shown_default(field)
     text = f"{field.description} [{variable_of(name)}" + (f"; default {default}]" if default else "]")
     text = text.replace("`", "")
-    if field.annotation is bool:
+    if field.annotation in (bool, bool | None):
         flag = flag_of(name)
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
     return click.option(flag_of(name), name, default=None, metavar=_metavar(field), help=text)

@@ -185,4 +185,5 @@ def startup_message(error: Exception) -> str:
         where = "" if error.filename is None else f" ({str(error.filename)[:200]})"
         return f"{error.strerror or error}{where}."
     message, field = getattr(error, "message", str(error)), getattr(error, "field", None)
-    return message if field is None or message.startswith(f"{field}: ") else f"{field}: {message}"
+    named = field is None or message.startswith((f"{field}: ", f"{field} "))
+    return message if named else f"{field}: {message}"

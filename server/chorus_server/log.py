@@ -187,7 +187,7 @@ def process_log(name: str, level: str, as_json: bool = False) -> Iterator[Log]:
         stack.callback(root.removeHandler, handler)
         stack.enter_context(contextlib.redirect_stdout(_Printed(log, _STDOUT)))
         stack.enter_context(contextlib.redirect_stderr(_Printed(log, _STDERR)))
-        set_log_levels(level)
+        stack.enter_context(log_levels(level))
         if as_json:  # a warning is printed in two lines
             logging.captureWarnings(True)
             stack.callback(logging.captureWarnings, False)
@@ -223,13 +223,23 @@ def _never_blocking(descriptor: int) -> Iterator[None]:
             os.close(before)
 
 
-def set_log_levels(level: str) -> None:
-    """Show our own logs from `level` up, and those of libraries from `warning` up, or all if `level` is
-    `debug`."""
+@contextlib.contextmanager
+def log_levels(level: str) -> Iterator[None]:
+    """Until the block ends, show our own logs from `level` up, and those of libraries from `warning` up, or
+    all if `level` is `debug`."""
     own = logging.getLevelName(level.upper())
-    logging.getLogger().setLevel(own if own == logging.DEBUG else max(own, logging.WARNING))
-    for name in ("chorus", "chorus_server", "prompts_store", "uvicorn"):
-        logging.getLogger(name).setLevel(own)
+    loggers = [
+        logging.getLogger(name) for name in ("", "chorus", "chorus_server", "prompts_store", "uvicorn")
+    ]
+    before = [logger.level for logger in loggers]
+    try:
+        loggers[0].setLevel(own if own == logging.DEBUG else max(own, logging.WARNING))
+        for logger in loggers[1:]:
+            logger.setLevel(own)
+        yield
+    finally:
+        for logger, each in zip(loggers, before, strict=True):
+            logger.setLevel(each)
 
 
 class Tally:
@@ -245,13 +255,13 @@ class Tally:
         self._last = ""
         self._written = float("-inf")
 
-    def note(self, what: str, last: str = "") -> None:
-        """Count one more event of this kind.
+    def note(self, what: str, last: str = "", count: int = 1) -> None:
+        """Count more events of this kind.
 
         Args:
             last: identifies the latest event, such as its request id.
         """
-        self._counts[what] += 1
+        self._counts[what] += count
         self._last = last or self._last
 
     def write(self, now: float) -> bool:

@@ -87,13 +87,25 @@ def migrate(config: Path | None, **flags: Any) -> None:
 
     A server does this when it starts, unless its login may not: where row-level security stands, run this
     before it, with the database URL of chorus_migrate. See deploy/postgresql/roles.sql.
+
+    Tables of a newer Chorus that still serve this one stay as they are, and the exit code is 0; others are an
+    error.
     """
     from prompts_store.database import Database
 
+    logging.getLogger("chorus.store").addHandler(logging.NullHandler())  # what it would log is said below
     with readable_errors():
         settings = load_settings(flags, config, listening=False)
-        Database.open(settings.data_dir, settings.database_url).close()
-    click.echo("The tables are up to date.")
+        with closing(Database.open(settings.data_dir, settings.database_url)) as database:
+            newer, known = database.newer, database.migration
+    if newer is None:
+        click.echo(f"The tables are up to date (migration {known}).")
+    else:
+        click.echo(
+            f"Nothing was changed: the tables are a newer Chorus's (migration {newer}), and this one knows "
+            f"those up to {known}. They still serve it, so it may run beside the newer one. To change "
+            "tables, run this command of the newest Chorus."
+        )
 
 
 @store.command(short_help="Remove what nothing needs, now.")

@@ -68,20 +68,24 @@ class Clients:
         self._begun = threading.Semaphore(0)
         self._over = threading.Event()
         kinds: list[Callable[[], None]] = [
-            self._plain, self._streamed, self._plain, self._streamed, self._half_head, self._half_body,
-            self._half_upload, self._half_file, self._follower, self._stalled,
+            self._plain, self._streamed, self._plain, self._streamed, self._half_body, self._half_upload,
+            self._half_file, self._follower, self._stalled, self._half_head,
         ]  # fmt: skip
         self._threads = [
-            threading.Thread(target=self._run, args=(kinds[number % len(kinds)],), daemon=True)
-            for number in range(CLIENTS)
+            threading.Thread(target=self._run, args=(kind,), daemon=True)
+            for kind in kinds
+            for _ in range(CLIENTS // len(kinds))
         ]
 
     def start(self) -> None:
-        """Returns once each of them has been answered once, or has sent its half."""
-        for thread in self._threads:
-            thread.start()
-        for _ in self._threads:
-            assert self._begun.acquire(timeout=GUARD_SECONDS), self.seen.strange
+        """Returns once the server has each request or its half. Half a head comes last, when the others are
+        there, because it has ten seconds and the server gives no sign of it."""
+        first = len(self._threads) - CLIENTS // 10
+        for threads in (self._threads[:first], self._threads[first:]):
+            for thread in threads:
+                thread.start()
+            for _ in threads:
+                assert self._begun.acquire(timeout=GUARD_SECONDS), self.seen.strange
 
     def finish(self) -> Seen:
         """The server has ended: what they saw."""
@@ -159,7 +163,8 @@ class Clients:
     # Those that hold a server up.
 
     def _half_head(self) -> None:
-        self._wait("half a head", b"POST /v1/generate HTTP/1.1\r\nHost: localhost\r\nContent-Ty")
+        head = b"POST /v1/generate HTTP/1.1\r\nHost: localhost\r\nContent-Ty"
+        self._wait("half a head", head, told=False)
 
     def _half_body(self) -> None:
         self._wait("half a body", _head("/v1/generate", "application/json") + b'{"task": null, ')
@@ -179,12 +184,19 @@ class Clients:
     def _follow(self) -> bytes:
         return f"GET /v1/tuning/jobs/{self._job}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
-    def _wait(self, kind: str, sent: bytes, reads: bool = True) -> None:
+    def _wait(self, kind: str, sent: bytes, *, reads: bool = True, told: bool = True) -> None:
+        """Send this, and wait for what comes of it.
+
+        Args:
+            told: whether something comes at once: a follower's first events, or `100 Continue`.
+        """
         with socket.socket() as client:
             client.settimeout(GUARD_SECONDS)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
             client.connect(("127.0.0.1", self._port))
             client.sendall(sent)
+            if told:
+                client.recv(1, socket.MSG_PEEK)
             self._begun.release()
             if not reads:
                 self._over.wait()
@@ -195,7 +207,7 @@ class Clients:
 
 def _head(path: str, kind: str) -> bytes:
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
-    return f"{head}Content-Length: 1000\r\n\r\n".encode()
+    return f"{head}Content-Length: 1000\r\nExpect: 100-continue\r\n\r\n".encode()
 
 
 def _told(client: socket.socket) -> tuple[int, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 from pathlib import Path
 
 import httpx2
@@ -42,13 +41,11 @@ def test_a_dead_engine_ends_the_process(
         **TINY,
     )
     server.wait_ready()
-    started = time.monotonic()
     answer = server.http.post("/v1/generate", json={"task": None, "input": "x"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_dead")
     with contextlib.suppress(httpx2.TransportError):  # a socket that has closed already is not ready either
         assert httpx2.get(f"{server.http.base_url}/readyz", timeout=300).status_code == 503
-    code = server.process.wait(1200)
+    code = server.process.wait(1200)  # how long it may take: tests/server/test_process.py
     assert code == 1
-    assert time.monotonic() - started < 5 + 1
     server.stop()
     assert any("the engine died" in line for line in server.lines)

@@ -3,22 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import pytest
 
-from chorus_server.log import set_log_levels
-
-NAMES = ("chorus", "chorus_server", "prompts_store", "uvicorn")
-
-
-@pytest.fixture(autouse=True)
-def levels() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("", *NAMES)]
-    before = [logger.level for logger in loggers]
-    yield
-    for logger, level in zip(loggers, before, strict=True):
-        logger.setLevel(level)
+from chorus_server.log import log_levels
 
 
 @pytest.mark.parametrize(
@@ -31,8 +19,13 @@ def levels() -> Iterator[None]:
     ],
 )
 def test_a_library_is_heard_from_warning_up(level: str, own: int, libraries: int) -> None:
-    set_log_levels(level)
-    for name in ("chorus.access", "chorus_server.engine.thread.engine", "uvicorn.error"):
-        assert logging.getLogger(name).getEffectiveLevel() == own
-    for name in ("jax._src.xla_bridge", "alembic.runtime.migration", "orbax"):
-        assert logging.getLogger(name).getEffectiveLevel() == libraries
+    ours = ("chorus.access", "chorus_server.engine.thread.engine", "uvicorn.error")
+    others = ("jax._src.xla_bridge", "alembic.runtime.migration", "orbax")
+
+    def levels() -> list[int]:
+        return [logging.getLogger(name).getEffectiveLevel() for name in (*ours, *others)]
+
+    before = levels()
+    with log_levels(level):
+        assert levels() == [own] * len(ours) + [libraries] * len(others)
+    assert levels() == before, "whoever runs a command in its own process has its log as it was"

@@ -18,8 +18,10 @@ from click.testing import CliRunner, Result
 
 from chorus_server.store_cli import store as command
 from prompts_store import PromptStore
+from prompts_store.database import migrate
 from prompts_store.testing import example_file, example_prompt
 from prompts_store.upkeep.check_report import KINDS
+from tests.newer_store import HEAD, NEWEST, with_migration
 from tests.places import ROOT
 from tests.postgres_server import PostgresServer, as_role
 
@@ -85,10 +87,29 @@ def test_the_owner_makes_the_tables_and_the_servers_login_finds_the_fence_up(
     owner, app = (as_role(url, role) for role in ("chorus_migrate", "chorus_app"))
     refused = run(tmp_path, "migrate", CHORUS_DATABASE_URL=app)
     assert refused.exit_code == 1 and "chorus_migrate" in refused.stderr
-    assert run(tmp_path, "migrate", CHORUS_DATABASE_URL=owner).stdout == "The tables are up to date.\n"
+    said = run(tmp_path, "migrate", CHORUS_DATABASE_URL=owner).stdout
+    assert said == f"The tables are up to date (migration {HEAD}).\n"
     PromptStore.open(tmp_path, database_url=app).close()
     assert "Row-level security: up." in run(tmp_path, "check", CHORUS_DATABASE_URL=app).stdout
     assert "owns the tables" in run(tmp_path, "check", CHORUS_DATABASE_URL=owner).stdout
+
+
+@pytest.mark.usefixtures("real_migrations")
+@pytest.mark.parametrize("serves", [True, False])
+def test_tables_of_a_newer_chorus_are_not_said_to_be_up_to_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serves: bool
+) -> None:
+    revision = f"9999_serves_{NEWEST}" if serves else f"9999_serves_{int(NEWEST) + 1:04}"
+    with monkeypatch.context() as patch:
+        patch.setattr(migrate, "_FOLDER", with_migration(tmp_path / "newer", revision))
+        migrate.newest.cache_clear()
+        assert f"up to date (migration {revision})" in run(tmp_path, "migrate").stdout
+    migrate.newest.cache_clear()
+    result = run(tmp_path, "migrate")
+    assert result.exit_code == (0 if serves else 1)
+    said = result.stdout if serves else result.stderr
+    assert revision in said and HEAD in said and "up to date" not in said
+    assert ("Nothing was changed" if serves else "Upgrade Chorus") in said
 
 
 def test_damage_is_explained_and_repaired_where_nothing_is_lost(served: tuple[PromptStore, Path]) -> None:

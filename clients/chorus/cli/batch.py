@@ -57,7 +57,9 @@ def batch() -> None:
     metavar="NAME=VALUE",
     help="max_new_tokens=8; repeat.",
 )
-@click.option("--prefix", default="", help="Of the columns that are added: answer, probability, error.")
+@click.option(
+    "--prefix", default="", help="Put before the names of the added columns answer, probability and error."
+)
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @with_session
 def run(

@@ -54,8 +54,14 @@ def bench() -> None:
     show_default=True,
     help="Requests in flight; at most so many if arrivals are open.",
 )
-@click.option("--mix", type=click.Choice(["uniform", "zipf"]), default="uniform", show_default=True)
-@click.option("--zipf-exponent", type=float, default=1.0, show_default=True)
+@click.option(
+    "--mix",
+    type=click.Choice(["uniform", "zipf"]),
+    default="uniform",
+    show_default=True,
+    help="How often each task is asked: all alike, or the first far more often than the last.",
+)
+@click.option("--zipf-exponent", type=float, default=1.0, show_default=True, help="Of --mix zipf.")
 @click.option(
     "--inputs",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -66,7 +72,7 @@ def bench() -> None:
     "--settings", type=JsonObject(), help='Settings to send with each request: {"max_new_tokens": 8}.'
 )
 @click.option("--duration-seconds", type=float, default=10.0, show_default=True)
-@click.option("--requests", type=int, default=MAX_REQUESTS, show_default=True, help="At most.")
+@click.option("--requests", type=int, default=MAX_REQUESTS, show_default=True, help="Most requests to send.")
 @click.option(
     "--drain-seconds",
     type=float,

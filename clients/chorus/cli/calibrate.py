@@ -28,7 +28,11 @@ _MOST_SHOWN = 6
 )
 @click.option("--target", metavar="COLUMN", help="Column of the answer. [default: label]")
 @click.option(
-    "--target-text", "target_texts", multiple=True, metavar="VALUE=LABEL", help="0=negative; repeat."
+    "--target-text",
+    "target_texts",
+    multiple=True,
+    metavar="VALUE=LABEL",
+    help="What a value of --target means: 0=negative; repeat.",
 )
 @click.option("--label", "labels", multiple=True, help="A label, if not the version's own; repeat, in order.")
 @click.option(

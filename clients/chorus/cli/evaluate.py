@@ -83,7 +83,11 @@ def evaluate() -> None:
 )
 @click.option("--target", metavar="COLUMN", help="Column of the answer. [default: label]")
 @click.option(
-    "--target-text", "target_texts", multiple=True, metavar="VALUE=ANSWER", help="0=negative; repeat."
+    "--target-text",
+    "target_texts",
+    multiple=True,
+    metavar="VALUE=ANSWER",
+    help="What a value of --target means: 0=negative; repeat.",
 )
 @click.option("--format", type=click.Choice(["jsonl", "csv", "tsv", "parquet"]), help="[default: by ending]")
 @click.option("--seed", type=int, help="Seed of resamples, and of the choice of examples. [default: 0]")

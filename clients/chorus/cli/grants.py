@@ -48,7 +48,7 @@ def commands(of: Literal["tasks", "ensembles", "packs"], metavar: str, what: str
 
     @click.command(
         "unshare",
-        help=f"Take back what another tenant was granted of {what}. Within a second it goes everywhere.",
+        help=f"Take back what another tenant was granted of {what}. It ends everywhere within a second.",
     )
     @named
     @_with

@@ -46,8 +46,8 @@ def _biases(
 def setting_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add an option for each setting of generation. Settings that are not given are left to the task."""
     options = (
-        click.option("--max-new-tokens", type=int),
-        click.option("--min-new-tokens", type=int),
+        click.option("--max-new-tokens", type=int, help="Most tokens of an answer."),
+        click.option("--min-new-tokens", type=int, help="Fewest tokens of an answer."),
         click.option(
             "--temperature", type=float, help="How freely tokens are sampled; 0 always takes the likeliest."
         ),
@@ -59,7 +59,7 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--seed", type=int, help="The same seed and input give the same text."),
         click.option("--num-beams", type=int, help="Beams of a beam search: 1 to 10."),
-        click.option("--length-penalty", type=float, help="The exponent of its rule."),
+        click.option("--length-penalty", type=float, help="Exponent of --length-penalty-rule."),
         click.option(
             "--length-penalty-rule",
             type=click.Choice(["t5x", "huggingface"]),
@@ -69,10 +69,14 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
             "--repetition-penalty", type=float, help="Makes generated tokens less likely; 1 is off."
         ),
         click.option(
-            "--frequency-penalty", type=float, help="Subtracted from a logit for each time; 0 is off."
+            "--frequency-penalty",
+            type=float,
+            help="Subtracted from a token's logit each time it was generated; 0 is off.",
         ),
         click.option(
-            "--presence-penalty", type=float, help="Subtracted from a generated token's logit; 0 is off."
+            "--presence-penalty",
+            type=float,
+            help="Subtracted once from the logit of a token that was generated; 0 is off.",
         ),
         click.option(
             "--no-repeat-ngram-size",
@@ -90,7 +94,7 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
             "--top-logprobs", type=int, help="Show this many likeliest tokens at each place, with --json."
         ),
         click.option("--stop", multiple=True, help="Text that ends the generation; repeat."),
-        click.option("-n", "n", type=int, help="Sequences for each text."),
+        click.option("-n", "n", type=int, help="How many sequences to generate for each text."),
         click.option("--logprobs", is_flag=True, default=None, help="Show each token's log probability."),
         click.option("--truncate", is_flag=True, default=None, help="Cut a text that is too long."),
         special_tokens_option,

@@ -60,7 +60,7 @@ def create(
     limits: tuple[str, ...],
     tenant: str | None,
 ) -> None:
-    """Make a key for what is called NAME, and print the key. It is shown only once.
+    """Make a key named NAME, after what will use it, and print the key. It is shown only once.
 
     The key alone is on standard output, so that it can be caught:
 

@@ -16,7 +16,11 @@ _STEP = 30
 
 @click.command()
 @click.option(
-    "--minutes", type=click.IntRange(0, 60), default=60, show_default=True, help="Of the past; 0 for none."
+    "--minutes",
+    type=click.IntRange(0, 60),
+    default=60,
+    show_default=True,
+    help="How much of the last hour to show; 0 for none.",
 )
 @with_session
 def operations(session: Session, minutes: int) -> None:

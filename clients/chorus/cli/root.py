@@ -43,7 +43,7 @@ SHORT_HELP = {
     "compile": "Compile what a server needs, keep it, and end (extra: server).",
     "pretrain": "Make a base model from text (extra: server).",
     "adapt": "Train a base model further: LM adaptation (extra: server).",
-    "store": "Check, collect and adopt a data folder (extra: server).",
+    "store": "Check, back up, restore, migrate and collect a store (extra: server).",
     "worker": "Run tuning jobs in a separate process (extra: server).",
 }
 """Help of this distribution's entry points."""

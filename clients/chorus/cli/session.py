@@ -69,7 +69,7 @@ def session_options(command: Callable[..., R]) -> Callable[..., R]:
             f"{TOTAL_SECONDS:g}]",
         ),
         click.option("--key-file", type=click.Path(path_type=Path, dir_okay=False), help=key_help),
-        click.option("--url", help=f"URL of the server. [env:  {URL_VARIABLE}; default: {DEFAULT_URL}]"),
+        click.option("--url", help=f"URL of the server. [env: {URL_VARIABLE}; default: {DEFAULT_URL}]"),
     ):
         command = option(command)
     return command

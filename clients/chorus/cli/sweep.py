@@ -52,10 +52,10 @@ def sweep() -> None:
     help="Values of a knob, as in learning_rate=0.1,0.3, or 0.01..1 for all between; repeat.",
 )
 @click.option("--named", type=click.Choice(["table6"]), help="The space of the paper's Table 6.")
-@click.option("--count", type=int, help="How many recipes are drawn.")
-@click.option("--eta", type=int, help="Halving: one in so many goes on. [default: 3]")
-@click.option("--together", type=int, help="So many prompts at most share a dispatch. [default: 64]")
-@click.option("--publish", type=int, help="Make versions of so many of the best trials. [default: 1]")
+@click.option("--count", type=int, help="How many recipes to draw.")
+@click.option("--eta", type=int, help="Halving: one recipe in so many trains on. [default: 3]")
+@click.option("--together", type=int, help="Most prompts that train in one dispatch. [default: 64]")
+@click.option("--publish", type=int, help="How many of the best trials become versions. [default: 1]")
 @job_options
 @click.option("--follow/--detach", default=True, help="Show the job until it is over. [default: follow]")
 @with_session

@@ -26,7 +26,9 @@ def said_options(command: Callable[..., R]) -> Callable[..., R]:
         click.option("--promote", is_flag=True, help="Point the alias at the new version."),
         click.option("--description", help="Description of the task."),
         click.option(
-            "--task-index", type=click.IntRange(min=0), help="Of a PEFT adapter of several tasks, which one."
+            "--task-index",
+            type=click.IntRange(min=0),
+            help="Which task of a PEFT adapter that has several; 0 is the first.",
         ),
         click.option(
             "--base-fingerprint", help="Fingerprint of the base model that the prompt was tuned on."

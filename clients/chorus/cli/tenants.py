@@ -91,7 +91,7 @@ def update(
     retention: tuple[str, ...],
     default_retention: bool,
 ) -> None:
-    """Change what is given of TENANT; the rest stays."""
+    """Change what the options name of TENANT; the rest stays."""
     changes: dict[str, Any] = {
         "display_name": display_name,
         "weight": weight,
@@ -119,7 +119,7 @@ def suspend(session: Session, tenant: str) -> None:
 @click.argument("tenant")
 @with_session
 def resume(session: Session, tenant: str) -> None:
-    """Let TENANT's keys in again, and begin its jobs."""
+    """Let TENANT's keys in again, and run its jobs."""
     with session.client() as client:
         _tell(session, client.tenants.resume(tenant), "resumed")
 

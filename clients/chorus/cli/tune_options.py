@@ -34,7 +34,11 @@ _OPTIONS = (
     ),
     click.option("--target", metavar="COLUMN", help="Column of the answer. [default: label]"),
     click.option(
-        "--target-text", "target_texts", multiple=True, metavar="VALUE=ANSWER", help="0=negative; repeat."
+        "--target-text",
+        "target_texts",
+        multiple=True,
+        metavar="VALUE=ANSWER",
+        help="What a value of --target means: 0=negative; repeat.",
     ),
     click.option(
         "--label", "labels", multiple=True, help="A label of a classification task; repeat, in order."
@@ -76,7 +80,7 @@ _OPTIONS = (
     ),
     click.option("--seed", type=int, help="Seed of everything random. [default: 0]"),
     click.option(
-        "--seeds", type=int, help="Train every recipe so often; the best becomes a version. [default: 1]"
+        "--seeds", type=int, help="Train with so many seeds; the best prompt becomes a version. [default: 1]"
     ),
     click.option("--initial-prompt", metavar="REFERENCE", help="Start from this prompt."),
     click.option("--promote", is_flag=True, default=None, help="Move @live to the new version."),

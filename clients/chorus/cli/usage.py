@@ -25,7 +25,7 @@ _STARTS = {"hour": "%Y-%m-%d %H:%M", "day": "%Y-%m-%d", "month": "%Y-%m"}
 )
 @click.option("--tenant", help="Whose usage. [default: the key's tenant]")
 @click.option("--task", "tasks", multiple=True, help="Only what this task used; may be repeated.")
-@click.option("--top", type=click.IntRange(1, 500), help="Only so many rows: those with the most work units.")
+@click.option("--top", type=click.IntRange(1, 500), help="Most rows to show: those with the most work units.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @with_session
 def usage(

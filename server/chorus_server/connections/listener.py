@@ -22,6 +22,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from chorus_server.api.http.context import new_request_id
+from chorus_server.awake import awake
 from chorus_server.connections.h11_protocol import H11Connection
 from chorus_server.connections.protocol import Bounded, Look
 from chorus_server.connections.refusals import no_descriptor, only_probes, raw_answer
@@ -222,7 +223,7 @@ class BoundedServer(uvicorn.Server):
         config: uvicorn.Config,
         limits: ConnectionLimits,
         look: Look | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = awake,
     ) -> None:
         super().__init__(config)
         self._look = look

@@ -12,23 +12,23 @@ from contextlib import suppress
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
 from uvicorn.protocols.http.flow_control import FlowControl
 
 from chorus_server.api.door.entrance import Decide
 from chorus_server.api.http.context import ARRIVAL, Arrival, new_request_id, request_id_of
+from chorus_server.api.http.raw import with_headers
 from chorus_server.connections.refusals import (
     RefusedError,
     head_too_large,
     raw_answer,
-    raw_response,
     request_timeout,
 )
 from chorus_server.connections.registry import ConnectionPhase, Registry
 from chorus_server.errors import ChorusError
 
-Look = Callable[[bytes, Decide], Response | int | None]
-"""Called with all bytes of a request that have come so far. Returns the answer that refuses it; or how many
+Look = Callable[[bytes, Decide], bytes | int | None]
+"""Called with all bytes of a request that have come so far. Returns the answer that refuses it, without the
+server's own headers; or how many
 more bytes it needs to decide, 0 if the parser gets the request; or None if it decides later."""
 
 _OVER = (ConnectionPhase.REFUSED, ConnectionPhase.ENDED)
@@ -113,13 +113,14 @@ class Bounded(asyncio.BufferedProtocol):
         if self._look is not None and (self._kept or self._begins_request()):
             data = self._kept + data
             seen = self._look(data, self._decided)
-            if seen is None or (isinstance(seen, int) and seen):
+            if isinstance(seen, bytes):
+                self._kept = b""
+                self._answer_unread(seen)
+                return
+            if seen != 0:
                 self._keep(data, whole=seen is None)
                 return
             self._kept = b""
-            if not isinstance(seen, int):
-                self._answer_unread(seen)
-                return
         self._parse(data)
 
     def _begins_request(self) -> bool:
@@ -141,7 +142,7 @@ class Bounded(asyncio.BufferedProtocol):
             self.held = True
             self.flow.pause_reading()
 
-    def _decided(self, decision: Response | Arrival) -> None:
+    def _decided(self, decision: bytes | Arrival) -> None:
         kept, self._kept = self._kept, b""
         if not kept or self.phase in _OVER or self.transport.is_closing():
             return
@@ -153,9 +154,9 @@ class Bounded(asyncio.BufferedProtocol):
             self._answer_unread(decision)
         self.flow.resume_reading()
 
-    def _answer_unread(self, answer: Response) -> None:
+    def _answer_unread(self, answer: bytes) -> None:
         self._registry.move(self, ConnectionPhase.IDLE)
-        self.transport.write(raw_response(answer, self.server_state.default_headers))
+        self.transport.write(with_headers(answer, self.server_state.default_headers))
 
     def _parse(self, data: bytes) -> None:
         try:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import http
 import re
 from collections.abc import Iterable
 
-from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chorus_server.api.http.access import PROBES
 from chorus_server.api.http.context import new_request_id as new_request_id  # for `protocol`
 from chorus_server.api.http.context import open_context
 from chorus_server.api.http.errors import error_response, status_of
+from chorus_server.api.http.raw import raw_response, with_headers
 from chorus_server.errors import ChorusError, OverloadedError
 
 _ABSOLUTE = re.compile(rb"https?://[^/?#]+(.*)", re.IGNORECASE)
@@ -112,19 +111,7 @@ def raw_answer(error: ChorusError, request_id: str, headers: Iterable[tuple[byte
     answer.status_code = error.answer_status if isinstance(error, RefusedError) else status_of(error)
     answer.headers["x-request-id"] = request_id
     answer.headers["connection"] = "close"
-    return raw_response(answer, headers)
-
-
-def raw_response(answer: Response, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """An answer as the bytes to send.
-
-    Args:
-        headers: those that every answer of the server carries.
-    """
-    status = answer.status_code
-    lines = [f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}".encode()]
-    lines += [name + b": " + value for name, value in (*headers, *answer.raw_headers)]
-    return b"\r\n".join([*lines, b"", bytes(answer.body)])
+    return with_headers(raw_response(answer), headers)
 
 
 def only_probes(app: ASGIApp) -> ASGIApp:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import enum
 import logging
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from chorus_server.awake import awake
 from chorus_server.log import Tally
 
 LOG = logging.getLogger("chorus.connections")
@@ -88,7 +88,7 @@ class Registry:
         buffer: shared by all connections, which read into it one at a time.
     """
 
-    def __init__(self, limits: ConnectionLimits, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limits: ConnectionLimits, clock: Callable[[], float] = awake) -> None:
         self.limits = limits
         self.tally = Tally(LOG, logging.WARNING, "connections ended")
         self.count = 0

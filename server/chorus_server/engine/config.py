@@ -22,8 +22,8 @@ class EngineConfig:
         decode_tokens_per_dispatch: decode steps in one `DecodePlan`.
         prefill_token_budget: padded input tokens B * L of one prefill step. The smallest B of a length always
             runs.
-        max_padding_waste: the share of a prefill step's padded tokens that may be avoidable padding. Beyond
-            it, rows are left for the next step. In [0, 1).
+        max_padding_waste: the share of what a row takes of a prefill step's padded tokens that a step of
+            fewer rows would save. Beyond it, rows are left for the next step. In [0, 1).
         batch_invariant: use one fixed `(B, L)` for each class of input lengths, so that load cannot change an
             answer.
         max_in_flight_steps: how many steps may be dispatched and unread; 2 keeps the device busy while the

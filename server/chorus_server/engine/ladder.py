@@ -134,7 +134,9 @@ def _check_numbers(setting: str, values: Sequence[int]) -> None:
 def _tuple(setting: str, index: int, values: Sequence[int], size: int) -> tuple[int, ...]:
     if len(values) != size:
         raise InvalidInputError(
-            f"{setting}.{index} needs {size} numbers, got {list(values)}", field=f"{setting}.{index}"
+            f"{setting}.{index} needs {size} numbers, as {'x'.join(['16'] * size)} has, got "
+            f"{'x'.join(map(str, values))}",
+            field=f"{setting}.{index}",
         )
     _check_numbers(f"{setting}.{index}", values)
     return tuple(values)

@@ -11,7 +11,6 @@ import os
 import secrets
 import socket
 import threading
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from urllib.parse import urljoin
 
 import httpx2
 
+from chorus_server.awake import awake
 from chorus_server.errors import InvalidInputError
 
 _REDIRECTS = 5
@@ -37,7 +37,7 @@ def fetch_url(
     allowed: Callable[[str], None],
     interrupt: Callable[[], None],
     field: str,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] = awake,
 ) -> None:
     """Fetch to `target`, which appears whole or not at all.
 

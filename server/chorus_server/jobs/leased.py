@@ -185,9 +185,8 @@ class LeasedJob:
         """
         store, tenant = self.store, self.job.tenant
         self.update()  # asks whether the lease still holds
-        for file in store.list_files(tenant, limit=500).items:
-            if file.name == name:
-                return file.id
+        for file in store.list_files(tenant, name=name, limit=1).items:
+            return file.id
         said: dict[str, Any] = {"created_by": self.job.created_by, "max_bytes": max_bytes, "purpose": purpose}
         with store.write_file(tenant, name, **said) as writer:
             for content in contents:

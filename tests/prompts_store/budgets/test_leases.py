@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from prompts_store import PromptStore
 from prompts_store.budgets import leases
@@ -154,3 +155,57 @@ def test_the_database_servers_clock_counts_for_all(
     assert asked(store, ONE, "in_flight.requests", 10, held=3).free == 7
     store._clock = lambda: datetime.now(UTC)
     assert asked(store, TWO, "in_flight.requests", 10).free == 10
+
+
+def test_a_lease_searches_through_no_table(disk_store: PromptStore, clock: FakeClock) -> None:
+    """Whatever all others use: budgets are found by their index, and so is what goes."""
+    asks = [
+        LeaseAsk("acme", key, limit, 10, 0, need=3)
+        for key in ("", "key-1")
+        for limit in ("per_minute.requests", "in_flight.requests", "per_month.tokens", "per_month.requests")
+    ]
+    disk_store.lease_budgets(TWO, asks)
+    clock.advance(LEASE_SECONDS + 1)
+    sent: list[tuple[str, Any]] = []
+
+    def note(connection: object, cursor: Any, statement: str, parameters: Any, *rest: object) -> None:
+        first = parameters[0] if isinstance(parameters, list) else parameters
+        sent.append((statement, first))
+
+    engine = disk_store._database.engine
+    event.listen(engine, "before_cursor_execute", note)
+    disk_store.lease_budgets(ONE, asks)
+    event.remove(engine, "before_cursor_execute", note)
+    changed = [text.split()[0] for text, _ in sent]
+    assert changed.count("SELECT") == 2 and {"INSERT", "UPDATE", "DELETE"} <= set(changed)
+
+    def plan(statement: str, parameters: Any = ()) -> str:
+        with engine.connect() as connection:
+            return str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all())
+
+    for statement, parameters in sent:
+        if not statement.startswith(("BEGIN", "INSERT")):
+            assert "SCAN" not in plan(statement, parameters), statement
+    two = "(VALUES ('a', '', 'x'), ('b', '', 'x'))"
+    control = f'SELECT * FROM budget_uses WHERE (tenant, key, "limit") IN {two}'
+    assert "SCAN budget_uses" in plan(control), "what SQLite makes of a list of tuples"
+
+
+def test_a_lease_is_kept_without_waiting_for_the_disk(disk_store: PromptStore) -> None:
+    """What a power cut may take is a second of leases; all else is on the disk when its call returns."""
+    modes: list[tuple[str, int]] = []
+
+    def note(connection: object, cursor: Any, statement: str, *rest: object) -> None:
+        if statement.startswith("INSERT"):
+            (mode,) = cursor.connection.execute("PRAGMA synchronous").fetchone()
+            modes.append((statement.split()[2], mode))
+
+    engine, (normal, full) = disk_store._database.engine, (1, 2)
+    event.listen(engine, "before_cursor_execute", note)
+    for _ in range(2):
+        asked(disk_store, ONE, "per_minute.requests", 10, need=1)
+        asked(disk_store, ONE, "per_minute.tokens", 10, need=1)
+        disk_store.create_tenant(f"t{len(modes)}")
+    event.remove(engine, "before_cursor_execute", note)
+    assert {mode for table, mode in modes if table.startswith("budget")} == {normal}
+    assert {mode for table, mode in modes if not table.startswith("budget")} == {full}

@@ -315,11 +315,11 @@ def test_older_code_comes_up_on_tables_that_still_serve_it(
     """A newer Chorus added a table and a column."""
     with monkeypatch.context() as patch:
         patch.setattr(migrate, "_FOLDER", with_migration(tmp_path / "newer", f"9999_serves_{NEWEST}"))
-        migrate._newest.cache_clear()
+        migrate.newest.cache_clear()
         with closing(PromptStore.open(tmp_path, database_url=url)) as newer:
             newer.publish("acme", "sst2", *example_prompt(1))
             assert not newer._database.newer
-    migrate._newest.cache_clear()
+    migrate.newest.cache_clear()
     with closing(PromptStore.open(tmp_path, database_url=url)) as store:
         assert store.publish("acme", "sst2", *example_prompt(2)).version.number == 2
         assert store._database.newer and store.check().clean
@@ -335,9 +335,9 @@ def test_control_older_code_refuses_tables_that_do_not_say_so(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(migrate, "_FOLDER", with_migration(tmp_path / "newer", revision))
-        migrate._newest.cache_clear()
+        migrate.newest.cache_clear()
         PromptStore.open(tmp_path).close()
-    migrate._newest.cache_clear()
+    migrate.newest.cache_clear()
     with pytest.raises(StoreError, match="newer version of Chorus"):
         PromptStore.open(tmp_path)
 

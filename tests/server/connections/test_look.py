@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from starlette.responses import Response
 
 from chorus_server.api.http.context import ARRIVAL, Arrival
+from chorus_server.api.http.raw import raw_response
 from chorus_server.connections.protocol import Decide
 from chorus_server.connections.registry import ConnectionPhase
 from tests.server.connections.bounded_harness import CONNECTIONS, Bounds, Clock, answer, next_answer
@@ -21,6 +22,7 @@ def post(path: str, body: bytes) -> bytes:
     return f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
+NO = raw_response(Response("no", 503))
 TWO = post("/one", b"abc") + post("/two", b"") + post("/three", b"x" * 50)
 
 
@@ -62,12 +64,12 @@ def test_the_parser_has_every_byte_once(connection: Any) -> None:
         check()
 
 
-def refusing(data: bytes, decide: Decide) -> Response | int:
+def refusing(data: bytes, decide: Decide) -> bytes | int:
     """Refuses what it has whole, unless it asks for /ok."""
     if data.startswith(b"POST /ok"):
         return 0
     missing = len(post("/no", b"abc")) - len(data)
-    return missing if missing > 0 else Response("no", 503)
+    return missing if missing > 0 else NO
 
 
 @pytest.mark.parametrize("connection", CONNECTIONS)
@@ -153,7 +155,7 @@ def test_what_is_decided_later_is_not_read_further(connection: Any) -> None:
         assert first is not None and json.loads(first[2])["path"] == "/one"
         assert arrived == [5.0]
         server.until_true(lambda: len(later.decides) == 2)
-        server.on_loop(lambda: later.decides[1](Response("no", 503)))
+        server.on_loop(lambda: later.decides[1](NO))
         second = next_answer(client)
         assert second is not None and second[0] == 503
         server.until(ConnectionPhase.IDLE)

@@ -59,9 +59,9 @@ class Simulation:
     served: list[tuple[Request, float, RequestOutcome]] = field(default_factory=list)
     failed: list[tuple[Request, str]] = field(default_factory=list)
     on_over: Callable[[Request], None] = lambda request: None
+    clock: FakeClock = field(default_factory=FakeClock)
 
     def __post_init__(self) -> None:
-        self.clock = FakeClock()
         self.host = HostPromptTier(self.config.host_prompt_bytes)
         self.executor = FakeExecutor(self.host, ladder=self.ladder, prompt_row_capacity=self.rows)
         self.journal = Journal(entries=100_000)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import insert, select
 
 from chorus_server.jobs.leased import JobCancelledError, LeasedJob, ServiceStoppingError
+from prompts_store.database.job_tables import files
 from prompts_store.errors import LeaseLostError, StoreError
+from prompts_store.ids import FILE, new_id
 from prompts_store.store import PromptStore
 
 
@@ -53,6 +57,23 @@ class FakeSeconds:
         self.waits.append(seconds or 0.0)
         self.now += seconds or 0.0
         return False
+
+
+def test_a_result_that_an_earlier_attempt_stored_is_found_among_many_files(tmp_path: Path) -> None:
+    with closing(PromptStore.open(tmp_path)) as store:
+        store.create_job("acme", "tuning", {"base_fingerprint": "base"})
+        claimed = store.claim_job("tuning", "me", 20, "base")
+        assert claimed is not None
+        held = LeasedJob(store, *claimed, 20.0, 30.0, threading.Event())
+        name = f"{held.job.id}-mistakes.jsonl"
+        made = held.save_file(name, iter([b"rows"]), max_bytes=9)
+        with store._database.write("acme") as connection:  # 500 newer ones
+            (row,) = connection.execute(select(files)).mappings()
+            numbers = range(row["number"] + 1, row["number"] + 501)
+            others = [{**row, "number": number, "id": new_id(FILE), "name": "other"} for number in numbers]
+            connection.execute(insert(files), others)
+        assert held.save_file(name, iter([b"rows"]), max_bytes=9) == made
+        assert held.save_file(f"{held.job.id}-else.jsonl", iter([b"rows"]), max_bytes=9) != made
 
 
 def test_an_outage_is_waited_out_with_growing_pauses(tmp_path: Path) -> None:

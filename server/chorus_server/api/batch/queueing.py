@@ -1,4 +1,4 @@
-"""From a document of a batch to a job, and who may see it."""
+"""From a document of a batch to a job."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def queue_batch(
     Raises:
         InvalidInputError: the document is not valid; the error names the field.
         ForbiddenError: the key may not ask prompts.
-        StoreError: the file does not exist, or there are too many jobs.
+        StoreError: the file is not there for the key, or there are too many jobs.
         NotReadyError: the base model is not loaded yet.
     """
     require_infer(principal, "A batch asks prompts")
@@ -34,9 +34,3 @@ async def queue_batch(
     tasks = None if principal.tasks is None else list(principal.tasks)
     spec = {**document.to_json(), "tasks": tasks}
     return await queue_asking_job(services, store, principal, "batch", spec, {file_field: document.file})
-
-
-def may_see_batch(principal: Principal, job: Job) -> bool:
-    """Whether a batch is the caller's to see. What it asks is in its file, so a key that may name some tasks
-    only sees what was made with a key for the same."""
-    return principal.tasks is None or job.spec.get("tasks") == list(principal.tasks)

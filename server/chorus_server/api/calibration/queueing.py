@@ -29,7 +29,7 @@ async def queue_calibration(
         InvalidInputError: the document is not valid; the error names the field.
         ModelMismatchError: the version belongs to another base.
         ForbiddenError: the key may not ask prompts.
-        StoreError: the version or the file does not exist, or there are too many jobs.
+        StoreError: the version or the file is not there for the key, or there are too many jobs.
         NotReadyError: the base model is not loaded yet.
     """
     require_infer(principal, "A calibration asks the prompt")
@@ -40,11 +40,6 @@ async def queue_calibration(
     about = {"base_fingerprint": base.fingerprint, "task": task, "version": number}
     spec = {**about, "document": document.to_json()}
     return await queue_asking_job(services, store, principal, "calibration", spec, {"file": document.file})
-
-
-def may_see_calibration(principal: Principal, job: Job) -> bool:
-    """Whether the caller's key may name the task whose version a job calibrates."""
-    return principal.may_name(str(job.spec.get("task", "")))
 
 
 async def calibration_job_of(services: Services, principal: Principal, task: str, job: str) -> Job:

@@ -18,7 +18,6 @@ from chorus_server.tuning.data.normalizers import check_normalizer, unsuited
 from prompts_store.jobs.records import Job
 from prompts_store.records import PackEntry, PromptVersion
 from prompts_store.store import PromptStore
-from prompts_store.tasks.references import parse_reference
 from prompts_store.tasks.template import parse_template
 
 
@@ -47,7 +46,7 @@ async def queue_evaluation(
         InvalidInputError: the document is not valid; the error names the field.
         ForbiddenError: the key may not ask prompts.
         StoreAnswerError: a reference does not exist.
-        StoreError: a file does not exist, or there are too many jobs.
+        StoreError: a file is not there for the key, or there are too many jobs.
         NotReadyError: the base model is not loaded yet.
     """
     require_infer(principal, "An evaluation asks prompts")
@@ -73,14 +72,6 @@ async def queue_evaluation(
     if document.examples is not None:
         files["examples"] = document.examples
     return await queue_asking_job(services, store, principal, "evaluation", document.to_json(), files)
-
-
-def may_see_evaluation(principal: Principal, job: Job) -> bool:
-    """Whether the caller's key may name all that a job evaluates."""
-    subjects = job.spec.get("subjects", ())
-    names = [each.get("task") or each.get("ensemble") or each.get("pack") for each in subjects]
-    references = [parse_reference(name, tenant=job.tenant) for name in names if name]
-    return all(principal.may_name(each.task, each.tenant) for each in references)
 
 
 async def _pinned(services: Services, principal: Principal, subject: EvaluationSubject, path: str) -> _Pinned:

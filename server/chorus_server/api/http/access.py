@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chorus_server.api.http.context import RequestContext, open_context
 from chorus_server.api.http.traces import Traces
 from chorus_server.api.metrics import ApiMetrics
+from chorus_server.awake import awake
 from chorus_server.log import Tally
 
 LOG = logging.getLogger("chorus.access")
@@ -44,13 +46,20 @@ class AccessLog:
             context.trace = self._traces.begin(Headers(scope=scope).getlist("traceparent"))
         return context
 
-    def refused(self, method: str, template: str, status: int, context: RequestContext) -> None:
-        """Note a request that was refused before it was read. In an overload there are thousands, so they
-        share a line."""
-        self._metrics.request_seconds.observe(time.monotonic() - context.started, template, str(status))
+    def refused(
+        self, method: str, template: str, status: int, tenant: str, seconds: Sequence[float], last_id: str
+    ) -> None:
+        """Note requests that were refused before they were read. In an overload there are thousands, so they
+        share a line.
+
+        Args:
+            seconds: that each took.
+            last_id: the id of the last one.
+        """
+        for each in seconds:
+            self._metrics.request_seconds.observe(each, template, str(status))
         if self._lines:
-            tenant = context.principal.tenant if context.principal else "-"
-            self._refused.note(f"{method} {template} {status} tenant={tenant}", context.request_id)
+            self._refused.note(f"{method} {template} {status} tenant={tenant}", last_id, len(seconds))
 
     def tell_refused(self) -> bool:
         """Write the line about refused requests, at most one a second. Returns whether all have been
@@ -59,7 +68,7 @@ class AccessLog:
 
     def write(self, method: str, template: str, status: int, context: RequestContext) -> None:
         """Log a request that was answered, or whose caller left."""
-        seconds = time.monotonic() - context.started
+        seconds = awake() - context.started
         self._metrics.request_seconds.observe(seconds, template, str(status))
         method = method if method in _METHODS else "?"
         quiet = template in PROBES and status not in (401, 403)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 import secrets
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -15,6 +14,7 @@ from starlette.types import Scope
 
 from chorus_server.api.http.bodies import BodyShare
 from chorus_server.api.http.traces import RequestTrace
+from chorus_server.awake import awake
 from chorus_server.tenancy.principal import Principal
 from prompts_store.records import Creation
 
@@ -71,7 +71,7 @@ class RequestContext:
     """
 
     request_id: str = field(default_factory=new_request_id)
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=awake)
     principal: Principal | None = None
     body: BodyShare | None = None
     creation: Creation | None = None
@@ -97,7 +97,8 @@ class RequestContext:
 def open_context(scope: Scope) -> RequestContext:
     """Make the context of a request. The outermost middleware calls this once."""
     given = Headers(scope=scope).getlist("x-request-id")
-    context = context_of_id(given[0] if len(given) == 1 else "")
+    known = sound_request_id(given[0]) if len(given) == 1 else ""
+    context = RequestContext(known) if known else RequestContext()
     arrival: Arrival | None = scope.get("state", {}).get(ARRIVAL)
     if arrival is not None:
         context.started, context.settle = arrival.seconds, arrival.settle
@@ -105,10 +106,9 @@ def open_context(scope: Scope) -> RequestContext:
     return context
 
 
-def context_of_id(given: str) -> RequestContext:
-    """The context of a request that brings this `X-Request-Id`. The id is used if it is fit for a log
-    line."""
-    return RequestContext(given) if _TAKEN.fullmatch(given) else RequestContext()
+def sound_request_id(given: str) -> str:
+    """An `X-Request-Id` that is fit for a log line; empty if this one is not."""
+    return given if _TAKEN.fullmatch(given) else ""
 
 
 def context_of(request: Request) -> RequestContext:

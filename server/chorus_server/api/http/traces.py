@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from chorus_server.awake import awake
 from chorus_server.engine.work import Settled
 from chorus_server.spans import Span
 
@@ -87,7 +88,7 @@ class Traces:
             started: in monotonic seconds.
             names: what it asked, as the log has it.
         """
-        now, past = time.time_ns(), time.monotonic()
+        now, past = time.time_ns(), awake()
         start = now - _nanoseconds(past - started)
         facts: dict[str, str | int | float] = {
             "http.request.method": method,

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from chorus_server.api.inference.prepare import prepare_item, text_bytes
 from chorus_server.api.inference.submit import cancel
 from chorus_server.api.inference.turns import in_turns
 from chorus_server.api.services import Services, Serving, services_of
+from chorus_server.awake import awake
 from chorus_server.engine.handle import RequestHandle
 from chorus_server.engine.requests import Origin, Priority, Request
 from chorus_server.errors import CancelledError, ChorusError, DeadlineExceededError
@@ -68,7 +68,7 @@ class Call:
     priority: Priority = "interactive"
     trace: RequestTrace | None = None
     asked: set[AskedVersion] = field(default_factory=set)
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = awake
 
     async def submit(self, requests: Sequence[Request]) -> list[RequestHandle | ChorusError]:
         """`reserve` and `submit_reserved`."""

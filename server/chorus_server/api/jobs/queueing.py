@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from chorus_server.api.jobs.seeing import require_files
 from chorus_server.api.schemas.common import MAX_UNFINISHED_JOBS
 from chorus_server.api.services import Services
 from chorus_server.errors import ForbiddenError
@@ -40,8 +41,9 @@ async def queue_asking_job(
         spec, files: as `PromptStore.create_job` takes them.
 
     Raises:
-        StoreError: a file does not exist, or there are too many jobs.
+        StoreError: a file is not there for the key, or there are too many jobs.
     """
+    await require_files(services, principal, files)
     return await services.library.save(
         store.create_job,
         principal.tenant,

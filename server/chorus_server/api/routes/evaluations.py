@@ -14,6 +14,7 @@ from chorus_server.api.evaluation.records import evaluation_json, evaluation_sum
 from chorus_server.api.http.parameters import Cursor, Limit
 from chorus_server.api.http.responses import CREATION_ERRORS, READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
+from chorus_server.api.jobs.seeing import may_see
 from chorus_server.api.routes.tuning_events import (
     EVENT_RESPONSES,
     Follow,
@@ -26,7 +27,7 @@ from chorus_server.api.schemas.documents.evaluation import EvaluationDocument
 from chorus_server.api.schemas.evaluations import EvaluationAnswer, EvaluationPage
 from chorus_server.api.schemas.tuning import JobEventList
 from chorus_server.api.services import acting_store, services_of
-from chorus_server.api.tuning.steering import followed, job_of, may_see, resumed, stopped
+from chorus_server.api.tuning.steering import followed, job_of, resumed, stopped
 from prompts_store.jobs.records import JobStatus
 
 router = APIRouter(route_class=ChorusRoute, tags=["evaluations"])

@@ -17,6 +17,7 @@ from chorus_server.api.door.routing import ChorusRoute
 from chorus_server.api.http.parameters import Cursor, Limit
 from chorus_server.api.http.responses import CREATION_ERRORS, READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
+from chorus_server.api.jobs.seeing import file_of, page_of_files
 from chorus_server.api.library.resolve import PromptLibrary
 from chorus_server.api.schemas.tuning import FileAnswer, FilePage
 from chorus_server.api.services import acting_store, services_of, share_of
@@ -96,17 +97,15 @@ async def received(request: Request, sender: Sender, once: MakesOnce) -> DataFil
 async def list_files(
     request: Request, principal: MayRead, limit: Limit = 50, cursor: Cursor = None
 ) -> Response:
-    """The tenant's files, newest first."""
-    library = services_of(request).library
-    page = await library.read(library.store.list_files, principal.tenant, limit=limit, cursor=cursor)
+    """The tenant's files that the key may see, newest first."""
+    page = await page_of_files(services_of(request), principal, limit=limit, cursor=cursor)
     return await list_response("files", map(file_json, page.items), after={"next_cursor": page.next_cursor})
 
 
 @router.get("/v1/files/{file}", response_model=FileAnswer, responses=READ_ERRORS)
 async def show_file(request: Request, principal: MayRead, file: FileId) -> Response:
     """Describe a file, without its bytes."""
-    library = services_of(request).library
-    return json_response(file_json(await library.read(library.store.get_file, principal.tenant, file)))
+    return json_response(file_json(await file_of(services_of(request), principal, file)))
 
 
 @router.get(
@@ -121,8 +120,8 @@ async def file_content(request: Request, principal: MayRead, file: FileId) -> Re
 
 async def bytes_of(request: Request, principal: Principal, file: str) -> Response:
     """An answer with the bytes of a file. Raises as the store does."""
-    library = services_of(request).library
-    found = await library.read(library.store.get_file, principal.tenant, file)
+    services = services_of(request)
+    library, found = services.library, await file_of(services, principal, file)
     opened = await library.read(_opened, library.store, principal.tenant, file)
     headers = {"content-length": str(found.size_bytes)}
     return StreamingResponse(_pieces(library, opened), media_type="application/octet-stream", headers=headers)
@@ -145,9 +144,16 @@ async def _pieces(library: PromptLibrary, opened: BinaryIO) -> AsyncIterator[byt
 @router.delete("/v1/files/{file}", status_code=204, response_model=None, responses=WRITE_ERRORS)
 async def delete_file(request: Request, principal: MayTune, file: FileId) -> Response:
     """Delete a file, unless an unfinished job needs it."""
-    library = services_of(request).library
-    await library.save(acting_store(request).delete_file, principal.tenant, file, deleted_by=principal.name)
+    await deleted(request, principal, file)
     return Response(status_code=204)
+
+
+async def deleted(request: Request, principal: Principal, file: str) -> None:
+    """Delete a file that the caller's key may see. Raises as the store does."""
+    services = services_of(request)
+    await file_of(services, principal, file)
+    store = acting_store(request)
+    await services.library.save(store.delete_file, principal.tenant, file, deleted_by=principal.name)
 
 
 def _reason(error: BaseException) -> str:

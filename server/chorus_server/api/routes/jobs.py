@@ -11,6 +11,7 @@ from chorus_server.api.door.routing import ChorusRoute
 from chorus_server.api.http.parameters import Cursor, Limit
 from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
+from chorus_server.api.jobs.seeing import may_see
 from chorus_server.api.routes.tuning_events import (
     EVENT_RESPONSES,
     Follow,
@@ -23,7 +24,7 @@ from chorus_server.api.schemas.jobs import AnyJobAnswer, AnyJobPage
 from chorus_server.api.schemas.tuning import JobEventList
 from chorus_server.api.services import acting_store, services_of
 from chorus_server.api.tuning.records import any_job_json, any_job_summary
-from chorus_server.api.tuning.steering import followed, job_of, may_see, resumed, stopped
+from chorus_server.api.tuning.steering import followed, job_of, resumed, stopped
 from prompts_store.jobs.records import JobKind, JobStatus
 
 router = APIRouter(route_class=ChorusRoute, tags=["jobs"])

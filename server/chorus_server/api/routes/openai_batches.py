@@ -11,6 +11,7 @@ from chorus_server.api.batch.queueing import queue_batch
 from chorus_server.api.door.auth import MayRead, MayTune
 from chorus_server.api.door.once import OnceAMinute
 from chorus_server.api.inference.answers import json_response
+from chorus_server.api.jobs.seeing import may_see
 from chorus_server.api.openai.batches import openai_batch
 from chorus_server.api.openai.errors import OPENAI_ERRORS, OpenAIRoute, openai_errors
 from chorus_server.api.openai.lists import After, cursor_after, items_after, object_list
@@ -18,7 +19,7 @@ from chorus_server.api.routes.tuning_jobs import JobId
 from chorus_server.api.schemas.documents.batch import BatchDocument
 from chorus_server.api.schemas.openai.batches import BatchBody, OpenAIBatch, OpenAIBatchList
 from chorus_server.api.services import acting_store, services_of
-from chorus_server.api.tuning.steering import job_of, may_see, stopped
+from chorus_server.api.tuning.steering import job_of, stopped
 
 router = APIRouter(route_class=OpenAIRoute, tags=["openai"])
 

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from chorus_server.api.door.auth import MayRead, MayTune
 from chorus_server.api.door.once import OnceAMinute
 from chorus_server.api.inference.answers import json_response
+from chorus_server.api.jobs.seeing import file_of, page_of_files
 from chorus_server.api.openai.errors import OPENAI_ERRORS, PREFIX, OpenAIRoute, openai_errors
 from chorus_server.api.openai.files import PARTS, file_object, purpose_of
 from chorus_server.api.openai.lists import (
@@ -21,9 +22,9 @@ from chorus_server.api.openai.lists import (
     object_list,
     page_limit,
 )
-from chorus_server.api.routes.files import BINARY, FileId, bytes_of, received, sender_of
+from chorus_server.api.routes.files import BINARY, FileId, bytes_of, deleted, received, sender_of
 from chorus_server.api.schemas.openai.files import DeletedFile, FileObject, FileObjects
-from chorus_server.api.services import acting_store, services_of
+from chorus_server.api.services import services_of
 
 router = APIRouter(route_class=OpenAIRoute, tags=["openai"])
 
@@ -63,14 +64,9 @@ async def list_file_objects(
     order: Annotated[Literal["asc", "desc"], Query(description="By time of creation.")] = "desc",
     purpose: Annotated[str | None, Query(max_length=64, description="Only files for this.")] = None,
 ) -> Response:
-    """The tenant's files, newest first."""
-    library = services_of(request).library
+    """The tenant's files that the key may see, newest first."""
     read = partial(
-        library.read,
-        library.store.list_files,
-        principal.tenant,
-        purpose=purpose,
-        oldest_first=order == "asc",
+        page_of_files, services_of(request), principal, purpose=purpose, oldest_first=order == "asc"
     )
     files, more = await items_after(read, cursor_after("files", after), page_limit(limit))
     return await object_list(files, file_object, more)
@@ -79,8 +75,7 @@ async def list_file_objects(
 @router.get(_PATH + "/{file}", response_model=FileObject, responses=OPENAI_ERRORS)
 async def show_file_object(request: Request, principal: MayRead, file: FileId) -> Response:
     """Describe a file, without its bytes."""
-    library = services_of(request).library
-    return json_response(file_object(await library.read(library.store.get_file, principal.tenant, file)))
+    return json_response(file_object(await file_of(services_of(request), principal, file)))
 
 
 @router.get(
@@ -96,6 +91,5 @@ async def file_object_content(request: Request, principal: MayRead, file: FileId
 @router.delete(_PATH + "/{file}", response_model=DeletedFile, responses=openai_errors(409))
 async def delete_file_object(request: Request, principal: MayTune, file: FileId) -> Response:
     """Delete a file, unless an unfinished job needs it."""
-    library = services_of(request).library
-    await library.save(acting_store(request).delete_file, principal.tenant, file, deleted_by=principal.name)
+    await deleted(request, principal, file)
     return json_response({"id": file, "object": "file", "deleted": True})

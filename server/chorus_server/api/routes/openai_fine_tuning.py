@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 from chorus_server.api.door.auth import MayRead, MayTune
 from chorus_server.api.door.once import OnceAMinute
 from chorus_server.api.inference.answers import json_response
+from chorus_server.api.jobs.seeing import file_of, may_see
 from chorus_server.api.openai.errors import OPENAI_ERRORS, OpenAIRoute, openai_errors
 from chorus_server.api.openai.fine_tuning import TrainingFile, document_of, look_at, param_of
 from chorus_server.api.openai.fine_tuning_shapes import (
@@ -39,7 +40,7 @@ from chorus_server.api.schemas.openai.fine_tuning import (
 )
 from chorus_server.api.services import Services, acting_store, services_of
 from chorus_server.api.tuning.jobs import queue_job
-from chorus_server.api.tuning.steering import job_of, may_see, resumed, stopped
+from chorus_server.api.tuning.steering import job_of, resumed, stopped
 from chorus_server.errors import ChorusError, InvalidInputError
 from chorus_server.tenancy.principal import Principal
 from prompts_store.errors import StoreError
@@ -158,7 +159,7 @@ async def _looked_at(services: Services, principal: Principal, file: str, param:
     """What a look at a file tells. Raises InvalidInputError, or the store's errors, with the param."""
     library = services.library
     try:
-        found = await library.read(library.store.get_file, principal.tenant, file)
+        found = await file_of(services, principal, file, param)
         if found.purpose != "fine-tune":
             raise InvalidInputError(
                 f"The file's purpose is {found.purpose}: upload it with the purpose fine-tune.", field=param

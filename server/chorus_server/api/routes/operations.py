@@ -15,9 +15,9 @@ from chorus_server.api.door.auth import MayScrape
 from chorus_server.api.door.routing import ChorusRoute
 from chorus_server.api.http.responses import READ_ERRORS
 from chorus_server.api.inference.answers import json_response
+from chorus_server.api.jobs.seeing import may_see
 from chorus_server.api.schemas.operations import OperationsAnswer
 from chorus_server.api.services import Services, services_of
-from chorus_server.api.tuning.steering import may_see
 from chorus_server.engine.stats import LISTED_TASKS, EngineLook, PrefillSummary, TenantQueue
 from chorus_server.errors import ChorusError
 from chorus_server.jobs.runner import this_process

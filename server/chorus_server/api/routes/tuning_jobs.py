@@ -12,11 +12,12 @@ from chorus_server.api.door.routing import ChorusRoute
 from chorus_server.api.http.parameters import Cursor, Limit
 from chorus_server.api.http.responses import CREATION_ERRORS, READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.inference.answers import json_response, list_response
+from chorus_server.api.jobs.seeing import may_see
 from chorus_server.api.schemas.tuning import JobAnswer, JobPage
 from chorus_server.api.services import Services, acting_store, services_of
 from chorus_server.api.tuning.jobs import queue_job
 from chorus_server.api.tuning.records import job_json, summary_json
-from chorus_server.api.tuning.steering import job_of, may_see, resumed, stopped
+from chorus_server.api.tuning.steering import job_of, resumed, stopped
 from chorus_server.tuning.document.job import JobDocument
 from prompts_store.jobs.records import Job, JobStatus
 

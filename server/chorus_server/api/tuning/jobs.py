@@ -10,6 +10,7 @@ from pydantic_core import to_json
 
 from chorus_server.api.inference.sampling import check_default_settings
 from chorus_server.api.inference.servable import faults
+from chorus_server.api.jobs.seeing import require_files
 from chorus_server.api.library.resolve import check_base
 from chorus_server.api.schemas.common import MAX_UNFINISHED_JOBS
 from chorus_server.api.services import Services
@@ -17,7 +18,7 @@ from chorus_server.errors import ForbiddenError, InvalidInputError
 from chorus_server.settings import Settings
 from chorus_server.tenancy.principal import Principal, Scope
 from chorus_server.tuning.document.fields import FieldPaths
-from chorus_server.tuning.document.job import JobDocument, names_made
+from chorus_server.tuning.document.job import JobDocument
 from chorus_server.tuning.document.prompt import PromptDocument
 from chorus_server.tuning.document.recipe import SENTINEL_SETTING, SPECIAL_TOKENS_SETTING
 from chorus_server.tuning.jobs.stages.sources import allowed_path, check_url
@@ -34,8 +35,8 @@ async def queue_job(services: Services, store: PromptStore, principal: Principal
         InvalidInputError: the document is not valid; the error names the field.
         ForbiddenError: it moves an alias, and the key may not write prompts.
         StoreAnswerError: an `initial_prompt` does not exist.
-        StoreError: a file does not exist, there are too many jobs, or the month has too few training steps
-            left.
+        StoreError: a file is not there for the key, there are too many jobs, or the month has too few
+            training steps left.
         NotReadyError: the base model is not loaded yet.
     """
     job = await services.text.run(_completed, sent)
@@ -55,6 +56,7 @@ async def queue_job(services: Services, store: PromptStore, principal: Principal
     sources = list(sent.sources)
     await services.library.read(_check_sources, services.settings, sources)
     files = {field: value for field, kind, value in sources if kind == "file"}
+    await require_files(services, principal, files)
     document = await services.text.run(_written, job.model_copy(update={"prompts": tuple(prompts)}))
     return await services.library.save(
         store.create_job,
@@ -75,11 +77,6 @@ def steps_of(job: Job) -> int:
         return JobDocument.from_json(job.spec).training_steps
     except InvalidInputError:
         return 0
-
-
-def may_see_tuning(principal: Principal, job: Job) -> bool:
-    """Whether the caller's key may name all that a job makes."""
-    return all(map(principal.may_name, names_made(job.spec)))
 
 
 def _check_names(principal: Principal, job: JobDocument, paths: Sequence[FieldPaths]) -> None:

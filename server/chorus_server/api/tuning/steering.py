@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from fastapi import Request, Response
 
-from chorus_server.api.batch.queueing import may_see_batch
-from chorus_server.api.calibration.queueing import may_see_calibration
-from chorus_server.api.evaluation.queueing import may_see_evaluation
 from chorus_server.api.http.context import request_id_of
 from chorus_server.api.inference.answers import list_response
+from chorus_server.api.jobs.seeing import may_see
 from chorus_server.api.schemas.common import MAX_UNFINISHED_JOBS
 from chorus_server.api.services import Services, acting_store, services_of
-from chorus_server.api.tuning.jobs import may_see_tuning, steps_of
+from chorus_server.api.tuning.jobs import steps_of
 from chorus_server.api.tuning.records import event_json
 from chorus_server.api.tuning.stream import JobEventStream
 from chorus_server.tenancy.principal import Principal
 from prompts_store.jobs.records import Job, JobKind
 from prompts_store.jobs.rows import unknown_job
-
-MAY_SEE: Mapping[JobKind, Callable[[Principal, Job], bool]] = {
-    "tuning": may_see_tuning,
-    "evaluation": may_see_evaluation,
-    "calibration": may_see_calibration,
-    "batch": may_see_batch,
-}
-"""Whether a caller's key may see a job, by the job's kind."""
-
-
-def may_see(principal: Principal, job: Job) -> bool:
-    """Whether the caller's key may see a job of its tenant."""
-    return MAY_SEE[job.kind](principal, job)
 
 
 async def job_of(services: Services, principal: Principal, job: str, kind: JobKind | None = None) -> Job:

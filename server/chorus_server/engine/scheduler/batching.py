@@ -84,6 +84,8 @@ class Batcher:
         self._slots.begin_pass()
         for waiting in islice(self._queue.in_order(), self._config.lookahead_requests):
             ticket = waiting.item
+            if self._slots.refused(ticket):  # of hundreds that wait, most are like one that found no place
+                continue
             if self._too_far_ahead(found, waiting):
                 continue
             if is_late(ticket):
@@ -160,8 +162,8 @@ class Batcher:
         may have counted on the same one.
         """
         seated = [t for t in tickets if t.kind == "score" or self._slots.place(t)]
-        sizes = [(ticket.fit.length, ticket.fit.input_class) for ticket in seated]
-        rows = self._buckets.choose(sizes, length, fixed=self._is_fixed(tickets[0])) if seated else 0
+        lengths = [ticket.fit.length for ticket in seated]
+        rows = self._buckets.choose(lengths, length, fixed=self._is_fixed(tickets[0])) if seated else 0
         for ticket in seated[rows:]:
             self._slots.leave(ticket, inactive=True)
         return seated[:rows]

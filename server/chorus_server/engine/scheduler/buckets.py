@@ -42,25 +42,22 @@ class BucketChooser:
             return counts[-1], B
         return next(T for T in counts if B * length <= T), B
 
-    def choose(self, rows: Sequence[tuple[int, int]], bucket_length: int, *, fixed: bool) -> int:
-        """How many of these candidates, at least one, run now, in the queue's order.
-
-        As many run as keep the padding at the axis' end within bounds. Padding up to a row's own class does
-        not count as waste, because alone it could not be avoided.
+    def choose(self, lengths: Sequence[int], bucket_length: int, *, fixed: bool) -> int:
+        """How many of these candidates, at least one, run now, in the queue's order: the most of whom each
+        takes hardly more of the axis than in the step that is best filled. So of eight rows of 40 tokens six
+        run, with an axis of 256 tokens in place of 512.
 
         Args:
-            rows: (length, input class) of each candidate.
+            lengths: of the candidates.
             fixed: whether the step has one shape whatever is in it.
         """
-        most = self.most_rows(bucket_length)
+        most = min(len(lengths), self.most_rows(bucket_length))
         if fixed:
-            return min(len(rows), most)
-        for count in range(min(len(rows), most), 1, -1):
-            lengths, classes = zip(*rows[:count], strict=True)
-            T, _ = self.axis(lengths, bucket_length, fixed=False)
-            if 1 - sum(classes) / T <= self.config.max_padding_waste:
-                return count
-        return 1
+            return most
+        axes = [self.axis(lengths[:count], bucket_length, fixed=False)[0] for count in range(1, most + 1)]
+        row_tokens = [T / count for count, T in enumerate(axes, 1)]
+        most_tokens = min(row_tokens) / (1 - self.config.max_padding_waste) + 1e-9
+        return max(count for count, tokens in enumerate(row_tokens, 1) if tokens <= most_tokens)
 
     def axis(self, lengths: Sequence[int], bucket_length: int, *, fixed: bool) -> tuple[int, int]:
         """(T, B): the smallest token axis for rows of these lengths, and its B; the one of their shape if

@@ -100,12 +100,17 @@ class Scheduler:
         self._prefilling: set[Ticket] = set()
         self._decoding: set[Ticket] = set()
         self._policy = PrefillDecodePolicy(
-            self._slots, self._shares, config.protect_decode_rounds, config.prefill_token_budget
+            self._slots,
+            self._shares,
+            self._queue.waiting,
+            config.protect_decode_rounds,
+            config.prefill_token_budget,
         )
         self._times = StepTimes(ports.clock)
         self._halved: Halved | None = None
         self._first_half = 0.0
         self._steps = 0
+        self._queued_scores = 0
         self._used: dict[str, tuple[PromptHandle, ...]] = {}
         self._in_flight = 0
         self._interactive_came = -math.inf
@@ -179,7 +184,9 @@ class Scheduler:
         goes_on = half is not None and half.goes_before(head, held_back)
         if half is not None and goes_on:
             head = half.waiting
-        if head is not None and self._policy.may_prefill(head):
+        # With every slot in use only a score, which needs none, could be in a prefill step.
+        room = goes_on or self._queued_scores > 0 or self._slots.any_free
+        if head is not None and room and self._policy.may_prefill(head):
             step = self._plan_half() if goes_on else self._plan_batch(held_back)
         step = step or self._plan_decode()
         if step is None and half is not None and not self._in_flight:
@@ -252,6 +259,7 @@ class Scheduler:
         return len(classes) == 2
 
     def _enqueue(self, ticket: Ticket) -> None:
+        self._queued_scores += ticket.kind == "score"
         ticket.phase, ticket.queued = TicketPhase.QUEUED, self._ports.clock()
         origin = ticket.origin
         self._queue.push(
@@ -273,6 +281,7 @@ class Scheduler:
                 self._loading.abandon(ticket)
             case TicketPhase.QUEUED:
                 self._queue.remove(ticket.key)
+                self._queued_scores -= ticket.kind == "score"
         self._prefilling.discard(ticket)
         self._decoding.discard(ticket)
         self._slots.leave(ticket)
@@ -302,6 +311,7 @@ class Scheduler:
         self._steps += 1
         for ticket in step.tickets:
             ticket.phase, ticket.dispatched = TicketPhase.PREFILLING, now
+            self._queued_scores -= ticket.kind == "score"
             self._prefilling.add(ticket)
         self._ports.leaving_queue(step.tickets, now)
         if self._halved is not None:
@@ -341,6 +351,7 @@ class Scheduler:
             )
         for ticket in found.unloaded:
             self._queue.remove(ticket.key)
+            self._queued_scores -= ticket.kind == "score"
             self._loading.begin(ticket)
 
     def _is_late(self, ticket: Ticket) -> bool:
@@ -463,5 +474,5 @@ class Scheduler:
         """Raises AssertionError if an idle scheduler still holds anything."""
         self._rows.check_idle()
         self._slots.check_idle()
-        if not self.stats().idle:
+        if not self.stats().idle or self._queued_scores:
             raise AssertionError(f"the idle scheduler still holds something: {self.stats()}")

@@ -124,6 +124,11 @@ class FairQueue(Generic[T]):
     def __contains__(self, key: str) -> bool:
         return key in self._keys
 
+    def waiting(self, tenant: str) -> int:
+        """How many requests of a tenant wait."""
+        owner = self._tenants.get(tenant)
+        return 0 if owner is None else sum(len(line.order) for line in owner.lines.values())
+
     @property
     def virtual_time(self) -> float:
         """Start tag of the request served last."""

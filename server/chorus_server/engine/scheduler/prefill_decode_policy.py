@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 
 from chorus_server.engine.scheduler.fair_queue import Waiting
 from chorus_server.engine.scheduler.shares import Shares
@@ -13,6 +13,13 @@ from chorus_server.engine.scheduler.tickets import Ticket
 
 INTERACTIVE_SHARE = 9
 """How much more service interactive requests get than a batch of the same tenant."""
+
+_MOST_PROTECTED = 0.5
+"""The share of the recent decode steps, with a quiet tenant in them, up to which a backlog makes busy. Where
+quiet tenants decode nearly always, slots that nobody may fill would cost too much."""
+
+_RECENT = 0.02
+"""Weight of the newest decode step in that share."""
 
 
 class PrefillDecodePolicy:
@@ -25,11 +32,13 @@ class PrefillDecodePolicy:
     the next prefill step only if it is more than half full, or has waited for `token_budget` padded tokens.
 
     A tenant is *quiet* while it holds less than half its fair share of the slots of every shape, and *busy*
-    while it holds more than its share of some. A quiet tenant's request may be encoded before the decode step
-    that is due, once between two decode steps. A busy tenant's request waits for one decode step after each
-    prefill step while a tenant within its share decodes. While a quiet tenant decodes, it waits for
-    `protect_rounds` decode steps after a full prefill step, and for fewer after a smaller one. Then fewer and
-    fuller prefill steps of others come between the quiet tenant's tokens.
+    while it holds more than its share of some, or has more requests waiting than its share has slots: while a
+    quiet tenant is protected, a busy one's slots come free, and it would pass for a quiet one (but see
+    `_MOST_PROTECTED`). A quiet tenant's request may be encoded before the decode step that is due, once
+    between two decode steps. A busy tenant's request waits for one decode step after each prefill step while
+    a tenant within its share decodes. While a quiet tenant decodes, it waits for `protect_rounds` decode
+    steps after a full prefill step, and for fewer after a smaller one. Then fewer and fuller prefill steps of
+    others come between the quiet tenant's tokens.
 
     Within a tenant, interactive requests that decode go before its batch. A prefill step of batch requests
     may come once they have had `INTERACTIVE_SHARE` times as long as such a step takes. Until then it is
@@ -38,9 +47,19 @@ class PrefillDecodePolicy:
     decode step of such a block, unless that has waited for `token_budget` padded tokens.
     """
 
-    def __init__(self, slots: SlotTable, shares: Shares, protect_rounds: int, token_budget: int) -> None:
+    def __init__(
+        self,
+        slots: SlotTable,
+        shares: Shares,
+        waiting: Callable[[str], int],
+        protect_rounds: int,
+        token_budget: int,
+    ) -> None:
         self._slots = slots
         self._shares = shares
+        self._waiting = waiting
+        self._most_slots = slots.most_slots
+        self._protected = 0.0
         self._protect_rounds = protect_rounds
         self._token_budget = token_budget
         self._last_tokens = 0
@@ -83,7 +102,7 @@ class PrefillDecodePolicy:
             return False
         held = self._slots.parts_held()
         return any(self._quiet(name, held) for name in self._shares.tenants) and any(
-            part > self._shares.fair(name, 1) for name, part in held.items()
+            self._busy(name, held) for name in held
         )
 
     def next_to_decode(self, wanting: Sequence[Block]) -> Block:
@@ -117,6 +136,12 @@ class PrefillDecodePolicy:
         self._jumped = False
         self._encoded = 0.0
         del self._waited[block.index]
+        quiet = False
+        if not self._shares.alone:
+            held = self._slots.parts_held()
+            tenants = {use.ticket.origin.tenant for use in block.uses.values()}
+            quiet = any(self._few(name, held) and not self._has_backlog(name) for name in tenants)
+        self._protected += _RECENT * (quiet - self._protected)
 
     def took(self, step: Step, seconds: float) -> None:
         """A step's result was read; it had the device for `seconds`."""
@@ -163,11 +188,22 @@ class PrefillDecodePolicy:
         if self._quiet(head.tenant, held):
             # A score holds no slot, so its tenant would always look quiet.
             return 1 if self._jumped or head.item.kind == "score" else 0
-        within = [name for name, part in held.items() if part <= self._shares.fair(name, 1)]
-        if held.get(head.tenant, 0.0) <= self._shares.fair(head.tenant, 1) or not within:
+        within = [name for name in held if not self._busy(name, held)]
+        if not self._busy(head.tenant, held) or not within:
             return int(self._share)
         quiet = any(self._quiet(name, held) for name in within)
         return max(1, int(self._share * (self._protect_rounds if quiet else 1)))
 
     def _quiet(self, tenant: str, held: Mapping[str, float]) -> bool:
+        return self._few(tenant, held) and not self._busy(tenant, held)
+
+    def _busy(self, tenant: str, held: Mapping[str, float]) -> bool:
+        if held.get(tenant, 0.0) > self._shares.fair(tenant, 1):
+            return True
+        return self._protected < _MOST_PROTECTED and self._has_backlog(tenant)
+
+    def _few(self, tenant: str, held: Mapping[str, float]) -> bool:
         return 2 * held.get(tenant, 0.0) < self._shares.fair(tenant, 1)
+
+    def _has_backlog(self, tenant: str) -> bool:
+        return self._waiting(tenant) > self._shares.fair(tenant, self._most_slots)

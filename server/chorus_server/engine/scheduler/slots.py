@@ -154,6 +154,11 @@ class SlotTable:
         return sum(block.shape.slots for block in self.blocks)
 
     @property
+    def most_slots(self) -> int:
+        """Of the shape that has most."""
+        return max(sum(block.shape.slots for block in blocks) for blocks in self._by_shape.values())
+
+    @property
     def groups(self) -> int:
         """Number of encoder memories held: one for each group."""
         return sum(len({id(use.ticket) for use in block.uses.values()}) for block in self.blocks)
@@ -165,15 +170,24 @@ class SlotTable:
         self._refused.clear()
         self._full.clear()
 
+    @property
+    def any_free(self) -> bool:
+        """Whether a slot may be given out at all."""
+        return any(len(block.busy) < block.shape.slots for block in self.blocks)
+
+    def refused(self, ticket: Ticket) -> bool:
+        """Whether a similar ticket found no place in this planning pass: free places only become fewer."""
+        shape, need, origin = ticket.fit.shape, ticket.fit.slots, ticket.origin
+        return shape is not None and (
+            (shape, need) in self._full or (shape, need, origin.tenant, origin.priority) in self._refused
+        )
+
     def has_place(self, ticket: Ticket) -> bool:
         """Whether `place` would succeed. A ticket that finds no place may reserve a block."""
-        # Within a planning pass free places only become fewer, so one refusal holds for every similar ticket.
         shape, need = ticket.fit.shape, ticket.fit.slots
-        if shape is None or (shape, need) in self._full:
+        if shape is None or self.refused(ticket):
             return False
         similar = (shape, need, ticket.origin.tenant, ticket.origin.priority)
-        if similar in self._refused:
-            return False
         roomy = self._room(ticket, shape) is not None
         if roomy and self._may_take(ticket, shape):
             self._accepted.add(ticket)

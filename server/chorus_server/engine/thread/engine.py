@@ -7,12 +7,12 @@ import asyncio
 import logging
 import math
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
 
+from chorus_server.awake import awake
 from chorus_server.engine.config import EngineConfig
 from chorus_server.engine.handle import RequestHandle
 from chorus_server.engine.host_prompts import HostPromptTier, Values
@@ -53,7 +53,7 @@ class Engine:
         prompts: where prompt values come from.
         config: see `EngineConfig`.
         detokenise: turns token ids into text, for stop strings.
-        clock: gives monotonic seconds.
+        clock: gives monotonic seconds. Deadlines go by it too: a pause of the process does not use them up.
         metrics: counts here; by default an object of its own.
         host_prompts: the host tier that the executor reads; by default the executor's own `host_prompts`.
         recorder: called with every step plan before it is dispatched.
@@ -72,7 +72,7 @@ class Engine:
         *,
         config: EngineConfig,
         detokenise: Callable[[Sequence[int]], str],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = awake,
         metrics: EngineMetrics | None = None,
         host_prompts: HostPromptTier | None = None,
         recorder: Callable[[StepPlan], None] | None = None,
@@ -161,7 +161,7 @@ class Engine:
         steps: int = 1,
     ) -> None:
         """Refuse now what `submit` would refuse from this tenant, whatever the request is. For callers that
-        have work to do before they submit.
+        have work to do before they submit. If the answer serves further requests, say so to `note_refused`.
 
         Args:
             deadline_seconds: the request's; None waits for ever.
@@ -176,6 +176,10 @@ class Engine:
         except ChorusError as error:
             self._metrics.requests_refused.inc(1, error.code)
             raise
+
+    def note_refused(self, code: str, count: int) -> None:
+        """Count requests that were refused by an answer of `check` to another."""
+        self._metrics.requests_refused.inc(count, code)
 
     def submit(self, request: Request) -> RequestHandle:
         """Accept a request, or refuse it at once.

@@ -83,7 +83,9 @@ def write_state(
     }
     write_whole(files, folder / name, content)
     document = {"digest": hashlib.sha256(canonical_json(body)).hexdigest(), "body": body}
-    write_whole(files, folder / "job.json", json.dumps(document, indent=1, allow_nan=False).encode())
+    # Without spaces: the confusion of 128 labels has 16,512 places.
+    text = json.dumps(document, separators=(",", ":"), allow_nan=False)
+    write_whole(files, folder / "job.json", text.encode())
     _sweep(files, folder, keep=name)
 
 

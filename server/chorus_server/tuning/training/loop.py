@@ -34,6 +34,7 @@ from chorus_server.tuning.training.optimiser import settings_at
 from chorus_server.tuning.training.packing import dispatches, pack_batch
 from chorus_server.tuning.training.programs import TuningPrograms, empty_sums
 from chorus_server.tuning.training.run import PromptTask, TrainingRun
+from chorus_server.tuning.training.shapes import deals, dealt
 from chorus_server.tuning.training.state import TrainingState
 
 Save = Callable[[TrainingState], None]
@@ -148,11 +149,15 @@ class TuningLoop:
         yield
 
     def _batch(self, task: PromptTask) -> list[int]:
-        """Indices of the step's examples of one prompt, the shortest first: micro-batches of similar lengths
-        take small rungs, and the step's sum stays the same."""
+        """Indices of the step's examples of one prompt: micro-batches of similar lengths, which take small
+        rungs, or of equal sums of lengths if there is one rung. The step's sum stays the same."""
         size, every = self.run.recipe.batch_size, task.train
         indices = batch_indices(self.run.seed, task.index, self.state.step, size, len(every))
-        return sorted(indices, key=lambda index: len(every[index].input_ids))
+        shortest_first = sorted(indices, key=lambda index: len(every[index].input_ids))
+        shapes = self._programs.shapes
+        if not deals(shapes.input_lengths, shapes.groups):
+            return shortest_first
+        return dealt(shortest_first, shapes.rows_at(shapes.input_lengths[0]))
 
     def _absorb(self, losses: Any, finite: Any, learning_rates: Any) -> None:
         """Take over a finished step."""

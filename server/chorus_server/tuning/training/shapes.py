@@ -6,10 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import TypeVar
 
 from chorus_server.errors import InvalidInputError
 from chorus_server.tuning.data.order import batch_indices
 from chorus_server.tuning.training.run import TrainingRun
+
+T = TypeVar("T")
 
 ROUNDING = 8
 """Input lengths are multiples of this."""
@@ -148,11 +151,17 @@ def _rungs(lengths: Sequence[int], count: int) -> tuple[int, ...]:
     return tuple(best)
 
 
+def deals(input_lengths: Sequence[int], groups: int) -> bool:
+    """Whether a step's examples are dealt out to its dispatches. With several rungs those of similar lengths
+    stay together, and several groups share each dispatch."""
+    return len(input_lengths) == 1 and groups == 1
+
+
 def _tokens_needed(
     run: TrainingRun, lengths: Sequence[int], rows: Sequence[int], groups: int
 ) -> tuple[int, ...]:
-    """Tokens that the longest rows of a rung have together in the group that gets the longest, the most in
-    the first steps of the run."""
+    """Tokens that the rows of a dispatch of each rung have together, the most in the first steps of the run.
+    They are the longest rows, in the group that gets the longest, or any, where rows are dealt out."""
     most = [len(run.tasks) * length for length in lengths]
     size, P = run.recipe.batch_size, run.recipe.prompt_length
     for step in range(_FORESEEN):
@@ -167,16 +176,32 @@ def _tokens_needed(
             for task in run.tasks
         ]
         for place, (length, many) in enumerate(zip(lengths, rows, strict=True)):
-            fitting = (
-                [each for each in batch if each <= length][: many * groups : groups] for batch in batches
-            )
-            most[place] = max(most[place], sum(map(sum, fitting)))
+            if deals(lengths, groups):
+                turns = [dealt(batch[::-1], many) for batch in batches]
+                together = [sum(each) for each in zip(*turns, strict=True)]
+                needed = max(sum(together[start : start + many]) for start in range(0, size, many))
+            else:
+                fitting = (
+                    [each for each in batch if each <= length][: many * groups : groups] for batch in batches
+                )
+                needed = sum(map(sum, fitting))
+            most[place] = max(most[place], needed)
     return tuple(-(-tokens // ROUNDING) * ROUNDING for tokens in most)
 
 
 def _tokens(inputs: Mapping[int, int], rungs: Sequence[int]) -> int:
     """Tokens of all inputs, each padded to its rung."""
     return sum(next(rung for rung in rungs if rung >= length) * many for length, many in inputs.items())
+
+
+def dealt(shortest_first: Sequence[T], rows: int) -> list[T]:
+    """In another order, whose parts of `rows` have about as many tokens each: the longest are dealt out to
+    the parts in turn, there and back."""
+    parts: list[list[T]] = [[] for _ in range(-(-len(shortest_first) // rows))]
+    for place, each in enumerate(reversed(shortest_first)):
+        turn, part = divmod(place, len(parts))
+        parts[part if turn % 2 == 0 else -1 - part].append(each)
+    return [each for part in parts for each in part]
 
 
 def rows_within(tokens: int | None, length: int, most: int) -> int:

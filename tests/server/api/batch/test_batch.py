@@ -38,9 +38,9 @@ def line(custom_id: str, body: Any, url: str = "/v1/classify", **changes: Any) -
     return {"custom_id": custom_id, "method": "POST", "url": url, "body": body, **changes}
 
 
-def upload(api: ApiServer, lines: list[Any] | bytes, name: str = "lines.jsonl") -> str:
+def upload(api: ApiServer, lines: list[Any] | bytes, name: str = "lines.jsonl", **headers: str) -> str:
     content = lines if isinstance(lines, bytes) else "".join(json.dumps(each) + "\n" for each in lines)
-    answer = api.http.post("/v1/files", params={"name": name}, content=content, headers=BINARY)
+    answer = api.http.post("/v1/files", params={"name": name}, content=content, headers=BINARY | headers)
     assert answer.status_code == 201, answer.text
     found: str = answer.json()["id"]
     return found
@@ -358,10 +358,13 @@ def test_a_key_for_some_tasks_asks_and_sees_only_these(tmp_path: Path, vocabular
         api.push("first", labels=LABELS)
         api.push("second", seed=1, labels=LABELS)
         start_engine_jobs(api.services)
-        file = upload(api, [line(task, {"task": task, "input": "good"}) for task in ("first", "second")])
+        lines = [line(task, {"task": task, "input": "good"}) for task in ("first", "second")]
+        file = upload(api, lines)
         hidden = start(api, file).json()["id"]
         mine = {"authorization": f"Bearer {some}"}
         body = {"file": file, "endpoint": "/v1/classify"}
+        assert api.http.post("/v1/batches", json=body, headers=mine).status_code == 404
+        body["file"] = upload(api, lines, **mine)
         shown = api.http.post("/v1/batches", json=body, headers=mine).json()["id"]
         for job, asked in ((hidden, ["first", "second"]), (shown, ["first"])):
             eventually(lambda job=job: api.store.get_job("ours", job).finished_at is not None)  # type: ignore[misc]

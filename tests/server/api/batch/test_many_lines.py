@@ -63,7 +63,7 @@ def over(api: ApiServer, job: str) -> Job:
         pause.wait(0.1)
         return api.store.get_job("default", job).status in OVER
 
-    eventually(ended)
+    eventually(ended, 1200)
     return api.store.get_job("default", job)
 
 

@@ -79,10 +79,12 @@ def test_pages_without_what_a_key_may_not_see(tmp_path: Path, vocabulary: Vocabu
     mine = {"authorization": f"Bearer {'s' * 16}"}
     with ApiServer(tmp_path, vocabulary, keys=KeyRing(keys, Principal("ours", "anonymous"))) as api:
         api.http.headers["authorization"] = f"Bearer {'e' * 16}"
-        file = upload(api, [GOOD])
+        file, own = upload(api, [GOOD]), upload(api, [GOOD], **mine)
 
         def made(n: int, **headers: str) -> str:
-            answer = api.http.post(ROUTE, json=body(file, metadata={"n": str(n)}), headers=headers)
+            answer = api.http.post(
+                ROUTE, json=body(own if headers else file, metadata={"n": str(n)}), headers=headers
+            )
             found: str = answer.json()["id"]
             return found
 

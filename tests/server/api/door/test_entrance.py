@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from starlette.responses import Response
 
 from chorus_server.api.door import entrance
-from chorus_server.api.http.context import ARRIVAL, Arrival, RequestContext, open_context
+from chorus_server.api.http.context import ARRIVAL, Arrival, open_context
 from chorus_server.api.inference.calls import Call
+from chorus_server.awake import awake
 from chorus_server.connections.protocol import Bounded
 from chorus_server.engine.thread.engine import Engine
 from chorus_server.model.vocabulary import Vocabulary
@@ -118,13 +117,17 @@ def request(body: Any = BODY, path: str = "/v1/generate", version: str = "1.1", 
 def test_a_full_queue_refuses_before_the_parser(
     crowd: Crowd, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    count = crowd.api.services.metrics.registry.get_sample_value
+    before = count("chorus_requests_refused_total", {"code": "overloaded"}) or 0.0
     status, headers, body = crowd.ask(request(path=path, X_Request_Id="mine"))
     assert (status, body["error"]["code"], body["error"]["request_id"]) == (503, "overloaded", "mine")
     assert int(headers["retry-after"]) >= 1 and headers["x-request-id"] == "mine"
     assert headers["content-type"] == "application/json" and "date" in headers
     assert crowd.parsed == 0
-    count = crowd.api.services.metrics.registry.get_sample_value
-    assert count("chorus_http_request_seconds_count", {"route": path, "status": "503"}) == 1.0
+    for _ in range(2):
+        assert crowd.ask(request(path=path))[0] == 503
+    eventually(lambda: count("chorus_http_request_seconds_count", {"route": path, "status": "503"}) == 3.0)
+    eventually(lambda: count("chorus_requests_refused_total", {"code": "overloaded"}) == before + 3.0)
 
 
 def test_the_access_log_has_a_line_for_many(
@@ -142,6 +145,62 @@ def test_the_access_log_has_a_line_for_many(
     assert caplog.messages[-1].startswith("refused unread: ") and "mine4" in caplog.messages[-1]
 
 
+def test_the_same_question_is_asked_once_a_moment(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks; another tenant, deadline or number of steps is another question."""
+    now, asked = [100.0], []
+    honest = crowd.api.engine.check
+
+    def check(*told: Any, **more: Any) -> None:
+        asked.append(told)
+        honest(*told, **more)
+
+    monkeypatch.setattr(crowd.api.engine, "check", check)
+    monkeypatch.setattr(entrance, "awake", lambda: now[0])
+    door = entrance.Entrance(crowd.api.services, crowd.api.access)
+    bodies = [BODY, {**BODY, "deadline_seconds": 3}, {**BODY, "max_new_tokens": 3}]
+
+    async def answers() -> list[tuple[bytes, str]]:
+        found = []
+        for number, body in enumerate(bodies * 2):
+            answer = door.look(request(body, X_Request_Id=f"mine{number}"), lambda decision: None)
+            assert isinstance(answer, bytes)
+            found.append((answer, f"mine{number}"))
+        return found
+
+    for told, later in ((3, 0.001), (3, 0.1), (6, 0.0)):
+        for answer, request_id in asyncio.run(answers()):
+            head, _, body = answer.partition(b"\r\n\r\n")
+            assert f"x-request-id: {request_id}".encode() in head
+            assert f"content-length: {len(body)}".encode() in head
+            assert json.loads(body)["error"]["request_id"] == request_id
+        assert len(asked) == told
+        now[0] += later
+
+
+def test_who_asks_is_known_for_a_second_without_the_key(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, looked = [100.0], []
+    honest = Callers.known
+
+    def known(callers: Callers, *told: Any) -> Principal | None:
+        looked.append(told)
+        return honest(callers, *told)
+
+    monkeypatch.setattr(Callers, "known", known)
+    monkeypatch.setattr(entrance, "awake", lambda: now[0])
+    door = entrance.Entrance(crowd.api.services, crowd.api.access)
+
+    async def look() -> None:
+        assert isinstance(door.look(request(), lambda decision: None), bytes)
+
+    for times, later in ((1, 0.9), (1, 0.2), (2, 0.0)):
+        asyncio.run(look())
+        assert len(looked) == times
+        now[0] += later
+    assert KEY not in repr(list(door._heads)) and KEY not in repr(list(door._heads.values()))
+
+
 def test_the_loop_pauses_after_a_refusal_once(crowd: Crowd) -> None:
     door = entrance.Entrance(crowd.api.services, crowd.api.access)
 
@@ -149,7 +208,7 @@ def test_the_loop_pauses_after_a_refusal_once(crowd: Crowd) -> None:
         return door.look(request(), lambda decision: None)
 
     assert door.pause_seconds() == 0
-    assert isinstance(asyncio.run(look()), Response)
+    assert isinstance(asyncio.run(look()), bytes)
     assert 0 < door.pause_seconds() < 0.02
     assert door.pause_seconds() == 0
 
@@ -246,7 +305,7 @@ def test_many_at_once_go_in_one_a_turn_tenants_in_turn(crowd: Crowd, monkeypatch
     order: list[int] = []
     counted: list[int] = []
     turns: list[int] = []
-    let_in: list[Response | Arrival] = []
+    let_in: list[bytes | Arrival] = []
 
     def check(tenant: str, weight: float, left: float | None, *, coming: int = 0, steps: int = 1) -> None:
         counted.append(coming)
@@ -258,7 +317,10 @@ def test_many_at_once_go_in_one_a_turn_tenants_in_turn(crowd: Crowd, monkeypatch
         for number, tenant in enumerate(tenants):
             principal = Principal(tenant, "infers", frozenset({Scope.INFER}))
             monkeypatch.setattr(Callers, "known", lambda *_, principal=principal: principal)
-            seen = door.look(request(), lambda decision, n=number: (order.append(n), let_in.append(decision)))
+            seen = door.look(
+                request(User_Agent=tenant),
+                lambda decision, n=number: (order.append(n), let_in.append(decision)),
+            )
             assert seen is None
         for _ in tenants:
             before = len(order)
@@ -268,11 +330,11 @@ def test_many_at_once_go_in_one_a_turn_tenants_in_turn(crowd: Crowd, monkeypatch
     asyncio.run(turns_of_the_loop())
     assert counted[: len(tenants)] == list(range(len(tenants)))
     assert counted[len(tenants) :] == list(range(len(tenants))), "the engine has none of those let in before"
-    assert door._on_their_way(time.monotonic()) == len(tenants)
+    assert door._on_their_way(awake()) == len(tenants)
     for arrival in let_in:
         assert isinstance(arrival, Arrival)
         arrival.settle()
-    assert door._on_their_way(time.monotonic()) == 0
+    assert door._on_their_way(awake()) == 0
     assert turns == [1] * len(tenants)
     assert order == [0, 5, 1, 6, 2, 3, 4]
 
@@ -284,10 +346,11 @@ def test_a_deadline_runs_while_a_request_waits_to_be_let_in(
     asked: list[float] = []
     monkeypatch.setattr(Engine, "crowded", True)
     monkeypatch.setattr(crowd.api.engine, "check", lambda tenant, weight, left, **_: asked.append(left))
-    monkeypatch.setattr(entrance, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 100.0))
+    moments = itertools.count(awake(), 100.0)
+    monkeypatch.setattr(entrance, "awake", lambda: next(moments))
     assert crowd.ask(request({**BODY, "deadline_seconds": 250.0}))[0] == 200
     assert asked[0] == 250.0
-    assert 0 < asked[1] <= 150.0, "at its turn, a hundred seconds later"
+    assert asked[1] == 150.0, "at its turn, a hundred seconds later"
     arrival = Arrival(5.0, lambda: None)
     context = open_context({"type": "http", "headers": [], "state": {ARRIVAL: arrival}})
     assert context.started == 5.0, "for its route too"
@@ -300,9 +363,8 @@ def test_the_wait_for_its_turn_counts_against_a_deadline(
     crowd.open()
     now, left = [100.0], []
     monkeypatch.setattr(Engine, "crowded", True)
-    monkeypatch.setattr(entrance, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(entrance, "awake", lambda: now[0])
     monkeypatch.setattr(crowd.api.engine, "check", lambda tenant, weight, seconds, **_: left.append(seconds))
-    monkeypatch.setattr(entrance, "context_of_id", lambda given: RequestContext(given, started=now[0]))
     door = entrance.Entrance(crowd.api.services, crowd.api.access)
 
     async def four_wait() -> list[float]:

@@ -71,6 +71,15 @@ def file(api: ApiServer) -> str:
     return uploaded(api, rows(100))
 
 
+@pytest.fixture(scope="module")
+def own_file(api: ApiServer) -> str:
+    """One that the key for few tasks may see."""
+    file = {"file": ("rows.jsonl", "".join(json.dumps(line) + "\n" for line in rows(100)))}
+    few = {"authorization": f"Bearer {FEW}"}
+    sent = api.http.post("/openai/v1/files", data={"purpose": "fine-tune"}, files=file, headers=few)
+    return str(sent.json()["id"])
+
+
 def start(api: ApiServer, file: str, key: str = OURS, **body: Any) -> httpx2.Response:
     sent = {"model": "base", "training_file": file} | body
     return api.http.post(JOBS, json=sent, headers={"authorization": f"Bearer {key}"})
@@ -233,13 +242,14 @@ def test_what_a_job_cannot_have(
     assert refusal(start(api, file, **body)) == (param, code)
 
 
-def test_what_is_not_there(api: ApiServer, file: str) -> None:
+def test_what_is_not_there(api: ApiServer, file: str, own_file: str) -> None:
     assert refusal(start(api, "file-" + 24 * "0"), 404) == ("training_file", "unknown_file")
     assert refusal(start(api, file, validation_file="nothing"), 404) == ("validation_file", "unknown_file")
     assert refusal(start(api, file, model="nothing"), 404) == ("model", "unknown_task")
     assert refusal(start(api, file, THEIRS), 404) == ("training_file", "unknown_file")
-    assert refusal(start(api, file, FEW, suffix="more"), 404) == ("suffix", "unknown_task")
-    assert start(api, file, FEW, suffix="few-more").status_code == 200, "the control"
+    assert refusal(start(api, file, FEW, suffix="few-more"), 404) == ("training_file", "unknown_file")
+    assert refusal(start(api, own_file, FEW, suffix="more"), 404) == ("suffix", "unknown_task")
+    assert start(api, own_file, FEW, suffix="few-more").status_code == 200, "the control"
 
 
 @pytest.mark.parametrize("own", [{"system": None}, {"text": 5}, {"system": []}, {"history": {}}])
@@ -368,8 +378,8 @@ def test_a_list_of_jobs(api: ApiServer, file: str) -> None:
     assert theirs == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
 
 
-def test_pages_are_full_of_what_a_key_may_see(api: ApiServer, file: str) -> None:
-    mine = [start(api, file, FEW, suffix="few-more", seed=n).json()["id"] for n in range(3)][::-1]
+def test_pages_are_full_of_what_a_key_may_see(api: ApiServer, file: str, own_file: str) -> None:
+    mine = [start(api, own_file, FEW, suffix="few-more", seed=n).json()["id"] for n in range(3)][::-1]
     others = [start(api, file, suffix="more", seed=n).json()["id"] for n in range(3)]
     control = api.http.get(JOBS, params={"limit": 2}).json()["data"]
     assert [job["id"] for job in control] == others[:0:-1]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from chorus_server.api.jobs.seeing import MAY_SEE
 from chorus_server.api.schemas.jobs import AnyJobAnswer, AnyJobPage
-from chorus_server.api.tuning.steering import MAY_SEE
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.tenancy.keys import KeyRing
 from chorus_server.tenancy.principal import Principal

@@ -290,12 +290,14 @@ def test_what_the_patterns_fit_works_and_lists_show_nothing_else(
     api: ApiServer, some: dict[str, str]
 ) -> None:
     key = some["some"]
+    rows = b"text\tlabel\na\tyes\n"
+    file = send(api, "POST", "/v1/files?name=own.tsv", key, content=rows, headers=RAW).json()["id"]
     for method, path, body in (
         ("POST", "/v1/generate", {"task": "mine-a", "input": "x", "max_new_tokens": 2}),
         ("POST", "/v1/generate", {"task": None, "input": "x", "max_new_tokens": 2}),
         ("POST", "/v1/ensemble", {"ensemble": "mine-e", "input": "x"}),  # its member is `other`
         ("POST", "/v1/tasks/mine-new/versions", artifact(3, 4)),
-        ("POST", "/v1/tuning/jobs", job("mine-b", some["file"])),
+        ("POST", "/v1/tuning/jobs", job("mine-b", file)),
     ):
         assert asked(api, method, path, body, key).status_code in (200, 201), path
     for path, part, field in (

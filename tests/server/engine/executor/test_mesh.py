@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.compiling import NO_FUSION
 from tests.places import IMPORTS, SHARED, python_module
 
 REAL = SHARED / "models" / "flan-t5-small-title"
@@ -20,7 +21,7 @@ MESHES = ["1 x 4", "1 x 8", "2 x 4"]
 # Tests compile more than they compute.
 FLAGS = (
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
-    "--xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
+    f"--xla_llvm_disable_expensive_passes=true {NO_FUSION}"
 )
 
 

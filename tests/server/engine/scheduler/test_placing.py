@@ -98,35 +98,38 @@ LADDER = Ladder(
 
 
 @pytest.mark.parametrize(
-    ("rows", "length", "axis", "count"),
+    ("lengths", "length", "axis", "count"),
     [
-        ([(16, 16)], 16, (16, 1), 1),
-        ([(16, 16)] * 3, 16, (64, 4), 3),
-        ([(16, 16)] * 5, 16, (64, 4), 4),
-        ([(16, 16)] * 6, 16, (128, 8), 6),
-        ([(16, 16)] * 20, 16, (128, 8), 8),
-        ([(64, 64)] * 2, 64, (64, 1), 1),
-        ([(64, 64)] * 3, 64, (256, 8), 3),
-        ([(64, 64)] * 5, 64, (256, 8), 4),
-        ([(64, 64)] * 7, 64, (512, 8), 7),
-        ([(50, 64)] * 5, 64, (256, 8), 5),
-        ([(20, 64)] * 8, 64, (256, 8), 8),
+        ([16], 16, (16, 1), 1),
+        ([16] * 3, 16, (64, 4), 3),
+        ([16] * 5, 16, (64, 4), 4),
+        ([16] * 6, 16, (128, 8), 6),
+        ([16] * 20, 16, (128, 8), 8),
+        ([64] * 2, 64, (64, 1), 1),
+        ([64] * 3, 64, (256, 8), 3),
+        ([64] * 5, 64, (256, 8), 4),
+        ([64] * 7, 64, (512, 8), 7),
+        ([50] * 5, 64, (256, 8), 5),
+        ([45] * 8, 64, (512, 8), 8),
+        ([40] * 8, 64, (256, 8), 6),
+        ([40] * 3 + [20] * 5, 64, (256, 8), 8),
+        ([20] * 8, 64, (256, 8), 8),
     ],
 )
 def test_batches_keep_padding_within_bounds(
-    rows: list[tuple[int, int]], length: int, axis: tuple[int, int], count: int
+    lengths: list[int], length: int, axis: tuple[int, int], count: int
 ) -> None:
     """A bucket of 8 rows of 64 has an axis of 512 tokens and one of 256, because 64 is a block's length, and
     another block is longer."""
     chooser = BucketChooser(LADDER, EngineConfig(max_padding_waste=0.25))
-    assert chooser.choose(rows, length, fixed=False) == count
-    assert chooser.axis([size for size, _ in rows[:count]], length, fixed=False) == axis
+    assert chooser.choose(lengths, length, fixed=False) == count
+    assert chooser.axis(lengths[:count], length, fixed=False) == axis
 
 
 def test_an_idle_server_does_not_wait_to_fill_a_batch() -> None:
     ladder = Ladder(((8, 16),), (BlockShape(16, 8, 8),), ((2, 4),))
     chooser = BucketChooser(ladder, EngineConfig())
-    assert chooser.choose([(16, 16)], 16, fixed=False) == 1 and chooser.axis([16], 16, fixed=False) == (64, 8)
+    assert chooser.choose([16], 16, fixed=False) == 1 and chooser.axis([16], 16, fixed=False) == (64, 8)
 
 
 def test_the_token_budget_bounds_a_pass() -> None:
@@ -363,3 +366,24 @@ def test_of_a_tenant_whose_batch_may_not_have_the_last_slot_who_is_interactive_m
     table.begin_pass()
     assert not table.has_place(second)  # the control
     assert table.has_place(interactive) and table.place(interactive)
+
+
+@pytest.mark.parametrize("scores", [0, 1])
+def test_with_every_slot_in_use_nobody_looks_through_the_queue(
+    scores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds may wait, and a look at each takes longer than a step's plan. A score needs no slot."""
+    found: list[bool] = []
+    honest = Batcher.gather
+
+    def gather(batcher: Batcher, *given: Any) -> Any:
+        found.append(batcher._slots.any_free)
+        return honest(batcher, *given)
+
+    monkeypatch.setattr(Batcher, "gather", gather)
+    sim = Simulation(Ladder(((1, 16), (4, 16)), (BlockShape(16, 8, 8),), ((2, 4),)), EngineConfig())
+    texts = [(0.0, generate((5, 1), max_new_tokens=8, min_new_tokens=8)) for _ in range(200)]
+    asked = [(0.003 * n, score((4, 1), targets=[(3, 1)])) for n in range(40 * scores)]
+    sim.run([*texts, *asked])
+    assert len(sim.served) == 200 + len(asked)
+    assert all(found) is not bool(scores)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from chorus_server.errors import InvalidInputError
-from chorus_server.quality.mistakes import Mistakes
+from chorus_server.quality.mistakes import MOST_CONFUSED, Mistakes
 from chorus_server.tuning.training import checkpoint
 from chorus_server.tuning.training.run import TrainingRun
 from chorus_server.tuning.training.state import TrainingState
@@ -106,6 +106,19 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
     assert _read(tmp_path).best.flags.writeable
     assert checkpoint.made_elsewhere(tmp_path, JOB) is None
+
+
+def test_the_confusion_of_many_labels_takes_little_room(tmp_path: Path) -> None:
+    """Of as many as are counted, where each was given each other: some twelve bytes a place."""
+    state, many = _state(3), range(MOST_CONFUSED)
+    dense = [(answer, said, 10 + said) for answer in many for said in range(MOST_CONFUSED + 1)]
+    state.standings[0].mistakes = Mistakes("validation", 10**6, dense, [])
+    checkpoint.write_state(tmp_path, JOB, state)
+    assert (tmp_path / "job.json").stat().st_size < 16 * len(dense) + 10_000
+    assert _equal(_read(tmp_path), state)
+    # The control: as it was written before.
+    spaced = json.dumps(json.loads((tmp_path / "job.json").read_bytes()), indent=1)
+    assert len(spaced) > 2 * 16 * len(dense)
 
 
 @pytest.mark.parametrize("how", ["dies", "full", "short"])

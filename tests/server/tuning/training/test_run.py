@@ -13,7 +13,7 @@ from chorus_server.errors import InvalidInputError
 from chorus_server.tuning.data.examples import Example
 from chorus_server.tuning.training.packing import dispatches
 from chorus_server.tuning.training.run import SHARED, PromptTask, TrainingRun
-from chorus_server.tuning.training.shapes import shapes_for
+from chorus_server.tuning.training.shapes import dealt, shapes_for
 from tests.server.tuning.tuning_tools import RECIPE, task
 
 
@@ -105,3 +105,18 @@ def test_short_inputs_share_a_dispatch_and_long_ones_take_no_longer() -> None:
     both = TrainingRun(3, (job.tasks[0], replace(job.tasks[0], index=1, train=job.tasks[0].train[-1:] * 16)))
     shared = shapes_for(both, dispatch_tokens=190)
     assert {length for length, _ in dispatches(shared, both, [range(16), range(16)])} == {104}
+
+
+def test_with_one_rung_the_dispatches_of_a_step_have_about_as_many_tokens() -> None:
+    P = RECIPE.prompt_length
+    lengths = [3, 4, 5, 6, 20, 21, 22, 23, 24, 25, 26, 27, 28, 28, 29, 30]
+    order = dealt(lengths, 4)
+    parts = [order[start : start + 4] for start in range(0, 16, 4)]
+    assert sorted(order) == lengths and {len(part) for part in parts} == {4}
+    assert max(map(sum, parts)) - min(map(sum, parts)) <= 3
+    in_order = [lengths[start : start + 4] for start in range(0, 16, 4)]
+    assert max(map(sum, in_order)) - min(map(sum, in_order)) > 90, "the control: sorted, they differ"
+    shapes = shapes_for(_of_lengths(*lengths), rungs=1)
+    (length,), (tokens,) = shapes.input_lengths, shapes.tokens_by_length
+    assert tokens < 4 * (P + 29), "less than four of the longest"
+    assert length >= P + 30

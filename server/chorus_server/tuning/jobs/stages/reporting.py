@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from chorus_server.awake import awake
 from chorus_server.jobs.leased import LeasedJob
 from chorus_server.tuning.jobs.stages.stretches import Stretch
 from chorus_server.tuning.training.events import Evaluated, PromptStopped, StepFinished, TrainingEvent
@@ -32,7 +32,7 @@ class Reporter:
         stretch: Stretch,
         tasks: Sequence[str],
         progress: dict[str, Any],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = awake,
     ) -> None:
         self._held = held
         self._stretch = stretch

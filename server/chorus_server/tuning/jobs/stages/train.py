@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from functools import partial
 from pathlib import Path
 
+from chorus_server.awake import awake
 from chorus_server.jobs.leased import JobCancelledError, ServiceStoppingError
 from chorus_server.tuning.data.order import forget_orders
 from chorus_server.tuning.jobs.attempts.attempt import Attempt
@@ -41,14 +41,14 @@ class WorkClock:
         self._since: float | None = None
 
     def __enter__(self) -> None:
-        self._since = time.monotonic()
+        self._since = awake()
 
     def __exit__(self, *_: object) -> None:
         self._before, self._since = self.seconds(), None
 
     def seconds(self) -> float:
         """The time so far."""
-        return self._before + (0.0 if self._since is None else time.monotonic() - self._since)
+        return self._before + (0.0 if self._since is None else awake() - self._since)
 
 
 def train(
