@@ -230,7 +230,7 @@ def _day_of(moment: datetime) -> datetime:
 def _of_days(
     tenant: str, begin: datetime, end: datetime, names: Sequence[str], span: str | None
 ) -> Subquery | None:
-    """Sums of whole days, and those of the hours that these have too much, which are negative: none after now.
+    """Sums of whole days, and those of the hours that these have too much, which are negative.
     None where that would read more hours than the time has."""
     first, last = _day_of(begin), _day_of(end + _DAY - _HOUR)
     if (begin - first) + (last - end) >= end - begin:
@@ -259,8 +259,8 @@ def _values(replica: str, row: UsageRow) -> dict[str, Any]:
 
 
 def _roll_up(connection: Connection, rows: Iterable[UsageRow]) -> None:
-    """Add rows to their hours. Others may do so at the same time, so everybody takes hours in one order, which
-    is one order of their days too."""
+    """Add rows to their hours. Others may do so at the same time, so everybody takes hours in one order,
+    which is one of days too."""
     sums: dict[tuple[Any, ...], list[int]] = {}
     for row in rows:
         key = (row.tenant, row.key, row.task, row.outcome, _hour_of(row.at))

@@ -1,5 +1,5 @@
-"""The sums of each day, which the database keeps itself: so they are right whichever version adds to the hours
-or drops them. Behind the fence of 0012."""
+"""The sums of each day, which the database keeps itself: so they are right whichever version adds to hours or
+drops them. Behind the fence of 0012."""
 
 import sqlalchemy as sa
 from alembic import op
