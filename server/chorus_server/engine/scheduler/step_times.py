@@ -74,12 +74,9 @@ class StepTimes:
         return most if bearable is None or not each else max(1, min(most, int(bearable / each)))
 
     def _note(self, shape: StepShape, seconds: float) -> None:
-        now = self._clock()
-        at, times = self._seconds.get(shape, (now, deque[float](maxlen=_TIMES)))
-        if now - at > _KNOWN_SECONDS:
-            times.clear()
+        _, times = self._seconds.get(shape, (0.0, deque[float](maxlen=_TIMES)))
         times.append(seconds)
-        self._seconds[shape] = (now, times)
+        self._seconds[shape] = (self._clock(), times)
 
     def _known(self, shape: StepShape) -> float | None:
         at, times = self._seconds.get(shape, (0.0, ()))
