@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import importlib.util
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ SCHEMES = ("s3", "gs", "az", "file")
 DEFAULT_CACHE_BYTES = 4 << 30
 
 _COPIED_BYTES = 1 << 20
+_SERVER = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
 _CREDENTIALS_LAST = timedelta(minutes=5)
 # A request may begin its last try at the end of `retry_timeout`; both are together less than the 30 s for
 # which others wait for the publish lock.
@@ -178,8 +180,9 @@ class BlobAddress:
     def _endpoint(self, bucket: str) -> str:
         """The endpoint; of the other style it begins with the bucket."""
         assert self.endpoint is not None
-        parts = urlsplit(self.endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+        parts = _split(self.endpoint)
+        whole = parts.scheme in ("http", "https") and _SERVER.fullmatch(parts.netloc)
+        if not whole or parts.query or parts.fragment:
             raise _invalid(
                 "has an endpoint that is not the URL of a server, https://HOST or https://HOST:PORT, without "
                 "credentials"
@@ -195,11 +198,7 @@ class BlobAddress:
 
 def check_url(url: str) -> SplitResult:
     """The parts of a URL of a place. Raises InvalidError, field `blob_url`, which never repeats it."""
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018 - raises ValueError
-    except ValueError:
-        parts = SplitResult("", "", "", "", "")
+    parts = _split(url)
     in_place = parts.netloc if parts.scheme != "file" else parts.path.startswith("/") and not parts.netloc
     if parts.scheme not in SCHEMES or not in_place or parts.query or parts.fragment:
         raise _invalid(
@@ -209,6 +208,16 @@ def check_url(url: str) -> SplitResult:
         raise _invalid(
             "must have no credentials in it: give them in the environment, or in blob_credentials_file"
         )
+    return parts
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of a URL; empty ones if it is none."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises ValueError
+    except ValueError:
+        parts = SplitResult("", "", "", "", "")
     return parts
 
 

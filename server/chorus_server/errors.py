@@ -185,5 +185,5 @@ def startup_message(error: Exception) -> str:
         where = "" if error.filename is None else f" ({str(error.filename)[:200]})"
         return f"{error.strerror or error}{where}."
     message, field = getattr(error, "message", str(error)), getattr(error, "field", None)
-    named = field is None or message.startswith((f"{field}: ", f"{field} "))
+    named = field is None or message.startswith((f"{field}: ", f"{field} ", f"{field}."))
     return message if named else f"{field}: {message}"

@@ -46,7 +46,7 @@ def open_storage(settings: Settings) -> PromptStore:
     except StoreError as error:
         # If database_url is set, it or data_dir may be at fault: the message tells them apart.
         field = error.field or (None if settings.database_url else "data_dir")
-        where = f"{settings.data_dir} cannot be used. " if error.field is None and field else ""
+        where = f"{str(settings.data_dir)[:200]!r} cannot be used. " if error.field is None and field else ""
         raise StoreError(where + error.message, field=field, code=error.code) from error
     try:
         _try_compile_cache(compile_cache(settings))

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from chorus_server import embedded
 from chorus_server.cli import serve
-from chorus_server.errors import InvalidInputError
+from chorus_server.errors import InvalidInputError, startup_message
 from chorus_server.reference import CHANGE_FIRST, SETTINGS_FILE
 from chorus_server.settings import (
     GROUPS,
@@ -61,6 +61,10 @@ def test_a_flag_goes_before_the_environment_before_the_file(
         ({"model": "x", "shapes": "blocks=128x64xq"}, ["shapes.blocks", "q"]),
         ({"model": "x", "shapes": "input_lengths="}, ["shapes.input_lengths"]),
         ({"model": "x", "shapes": "small large"}, ["shapes", "preset once"]),
+        ({"model": "x", "shapes": "small batch_rows=1, 4"}, ["shapes", "no space within a list"]),
+        ({"model": "x", "shapes": "small batch_rowz=1"}, ["shapes", "'batch_rowz'", "batch_rows", "blocks"]),
+        ({"model": "x", "shapes": {"batch_rowz": [1]}}, ["shapes", "'batch_rowz'", "batch_rows", "blocks"]),
+        ({"model": "x", "shapes": ["small"]}, ["shapes", "'small batch_rows=1,4'"]),
         ({"model": "x", "drain_seconds": "-1"}, ["drain_seconds"]),
         ({"model": "x", "drain_notice_ms": "25000"}, ["drain_notice_ms", "drain_seconds", "25"]),
     ],
@@ -69,6 +73,7 @@ def test_a_bad_value_is_answered_with_the_valid_ones(flags: dict[str, Any], word
     with pytest.raises(InvalidInputError) as caught:
         load_settings(flags)
     assert all(word in caught.value.message for word in words), caught.value.message
+    assert startup_message(caught.value) == caught.value.message, "it names the setting once"
 
 
 def test_shapes_are_a_preset_with_lists_in_place_of_its_own(tmp_path: Path) -> None:

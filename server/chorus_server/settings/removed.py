@@ -14,8 +14,8 @@ REMOVED: Mapping[str, str] = {
     "blob_path_style": "write it in blob_url, as in s3://BUCKET/PREFIX?path_style=false",
     "blob_region": "write it in blob_url, as in s3://BUCKET/PREFIX?region=eu-west-1",
     "blocks": "write it in shapes, as in shapes='medium blocks=256x64x16'",
-    "collect_interval_seconds": "a collection is due as often as collect_grace_seconds says, at most once an "
-    "hour",
+    "collect_interval_seconds": "a collection is due as often as collect_grace_seconds says, but at least "
+    "once an hour",
     "decode_tokens_per_dispatch": "write it in shapes, as in shapes='medium decode_tokens_per_dispatch=8'",
     "default_deadline_seconds": "a request without a deadline gets a tenth of max_deadline_seconds, but at "
     "least a minute",

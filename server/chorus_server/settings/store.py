@@ -51,8 +51,8 @@ class StoreSettings(SettingsGroup):
         ge=0,
         le=YEAR_SECONDS,
         description="How long a blob must have been unneeded before it is removed; keep it above the time "
-        "that a deleted version is read. One of all servers on a database looks as often, at most once an "
-        "hour.",
+        "that a deleted version is read. One of all servers on a database looks as often, but at least once "
+        "an hour.",
     )
     tenant_grace_seconds: float = Field(
         604_800.0,

@@ -111,15 +111,22 @@ class ShapeChoice(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _words(cls, value: Any) -> Any:
-        if not isinstance(value, str):
+        if isinstance(value, ShapeChoice):
             return value
-        found: dict[str, str] = {}
-        for word in value.split():
-            name, given, text = word.partition("=")
-            name, text = (name, text) if given else ("preset", word)
-            if name in found:
-                raise ValueError(f"must give {name} once")
-            found[name] = text
+        found: dict[str, Any] = {}
+        if isinstance(value, str):
+            for word in value.split():
+                name, given, text = word.partition("=")
+                name, text = (name, text) if given else ("preset", word)
+                if name in found:
+                    raise ValueError(f"must give {name} once, and no space within a list")
+                found[name] = text
+        elif isinstance(value, dict):
+            found = value
+        else:
+            raise ValueError("must be a preset with its parts, as in 'small batch_rows=1,4'")
+        if unknown := sorted(found.keys() - cls.model_fields.keys()):
+            raise ValueError(f"has no part {unknown[0]!r}; the parts are {', '.join(cls.model_fields)}")
         return found
 
     @property
