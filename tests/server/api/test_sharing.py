@@ -266,8 +266,6 @@ def test_how_far_a_shared_prompt_moved_is_told_to_those_who_may_read_what_it_beg
         assert answer.status_code == 200, answer.text
         return [row["moved"] for row in answer.json()["rows"]]
 
-    for url in ("/v1/tasks/moved-on/grants", "/v1/tasks/hidden-start/grants"):
-        revoke(world, url=url)
     grant(world, rights=("read",), url="/v1/tasks/moved-on/grants")
     known = moved("theirs")
     assert None not in known
@@ -278,6 +276,8 @@ def test_how_far_a_shared_prompt_moved_is_told_to_those_who_may_read_what_it_beg
     key, world.keys["some"] = store.create_key("ours", "some", scopes=scopes, tasks=only)
     assert moved("some") == [None] * 3  # of that name it may see only its own tenant's
     store.revoke_key("ours", key.id)
+    for url in ("/v1/tasks/moved-on/grants", "/v1/tasks/hidden-start/grants"):
+        revoke(world, url=url)
 
 
 PATTERNS: list[tuple[list[str], bool]] = [
