@@ -566,3 +566,10 @@ def test_bodies_and_paths_that_nobody_needs(site: Site) -> None:
     headers = {"x-csrf-token": browser.csrf}
     answer = browser.http.post("/console/try", data={"task": "sentiment"}, files=files, headers=headers)
     assert answer.status_code == 413
+
+
+def test_one_row_is_answered_as_one_row(site: Site) -> None:
+    browser = site.browser(site.key(name="one", scopes=["infer", "prompts:read"])["key"])
+    browser.get("/console/try")
+    said = browser.post("/console/try", {"task": "sentiment", "rows": "a joyless mess"}).text
+    assert "1 row</h2>" in said, said
