@@ -89,6 +89,7 @@ REASONS = {
     "prompts_store/tenants/tenants.py:Tenants.list_tenants": "an operator's list of tenants",
     "prompts_store/usage/usage.py:Usage.record_usage": "rows of all tenants are written at once",
     "prompts_store/usage/usage.py:Usage.usage": "an operator may ask for everybody's",
+    "prompts_store/usage/usage.py:_added": "an operator may ask for everybody's",
     "prompts_store/usage/usage.py:Usage.drop_usage": _UPKEEP,
     "prompts_store/usage/usage.py:Usage._drop_rows": _UPKEEP,
     "prompts_store/usage/usage.py:Usage._drop_hours": _UPKEEP,

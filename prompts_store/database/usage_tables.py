@@ -1,6 +1,6 @@
 """The tables of what was used, beside those of `tables`.
 
-    usage --- added up in the same transaction ---> usage_hours
+    usage --- added up in the same transaction ---> usage_hours --- by triggers ---> usage_days
 
 Rows are only added, and leave by whole months. They name tenants, keys and tasks by what these were called
 then, and refer to nothing.
@@ -54,3 +54,21 @@ usage_hours = Table(
     Index("ix_usage_hours_hour", "hour"),
     Index("ix_usage_hours_task", "tenant", "task", "hour"),
 )
+
+usage_days = Table(
+    "usage_days",
+    metadata,
+    Column("tenant", NAME, primary_key=True),
+    # The day's first moment.
+    Column("day", Instant, primary_key=True),
+    Column("key", PUBLIC_ID, primary_key=True),
+    Column("task", TASK, primary_key=True),
+    Column("outcome", String(16), primary_key=True),
+    Column("items", BigInteger, nullable=False),
+    Column("tokens_in", BigInteger, nullable=False),
+    Column("tokens_out", BigInteger, nullable=False),
+    Column("work_units", BigInteger, nullable=False),
+    CheckConstraint(_OUTCOMES, name="outcome"),
+    sqlite_with_rowid=False,  # read in the order of its key, four times as fast
+)
+"""Only the triggers that `migrations/` makes write here, in the transaction that changes an hour."""

@@ -36,7 +36,7 @@ from prompts_store.database import (
     budget_tables,  # noqa: F401
     job_tables,
     tenant_tables,
-    usage_tables,  # noqa: F401
+    usage_tables,
 )
 from prompts_store.database.tables import blobs as blob_table
 from prompts_store.database.tables import metadata, store_identity
@@ -339,8 +339,9 @@ def _require_known(database: Database) -> None:
 
 def _kept_tables() -> list[Table]:
     """What a restored store begins with. Browsers sign in to the console again, because what ended a session
-    after the backup would be undone."""
-    return [table for table in _content_tables() if table is not tenant_tables.sessions]
+    after the backup would be undone. The days of usage come with their hours, by the database's triggers."""
+    left = (tenant_tables.sessions, usage_tables.usage_days)
+    return [table for table in _content_tables() if table not in left]
 
 
 def _require_empty(connection: Connection) -> None:

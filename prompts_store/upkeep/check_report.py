@@ -78,8 +78,8 @@ KINDS = {
         "Restart every process on the database. The holes go with the feed's rows, after an hour.",
     ),
     "wrong_usage": Kind(
-        "Usage of single items and its sums of hours do not fit each other: rows were changed or removed "
-        "behind the store's back.",
+        "Usage of single items and its sums of hours and days do not fit each other: rows were changed or "
+        "removed behind the store's back.",
         "Compare `chorus usage` with the last backup. It is not repaired: nothing tells which is right.",
     ),
     "dangling_alias": Kind(

@@ -19,18 +19,20 @@ from sqlalchemy import (
     or_,
     select,
     type_coerce,
+    union_all,
 )
 
 from prompts_store.database.job_tables import files
 from prompts_store.database.tables import tasks, versions
 from prompts_store.database.tenant_tables import changes, keys, stored_use, tenants
-from prompts_store.database.usage_tables import usage, usage_hours
+from prompts_store.database.usage_tables import usage, usage_days, usage_hours
 from prompts_store.months import month_of
 from prompts_store.tenants import stored
 from prompts_store.tenants.limits import KeyLimits, TenantLimits
 from prompts_store.upkeep.check_report import Problem
 
 _HOUR_MICROSECONDS = 3_600_000_000
+_DAY_MICROSECONDS = 24 * _HOUR_MICROSECONDS
 _GROUP = ("tenant", "key", "task", "outcome")
 _COUNTS = ("items", "tokens_in", "tokens_out", "work_units")
 
@@ -41,6 +43,7 @@ def tenant_problems(connection: Connection, *, repair: bool, now: datetime) -> I
     yield from _limit_problems(connection)
     yield from _feed_problems(connection)
     yield from _usage_problems(connection, now)
+    yield from day_problems(connection)
     yield from _use_problems(connection, repair)
 
 
@@ -90,6 +93,32 @@ def _usage_problems(connection: Connection, now: datetime) -> Iterator[Problem]:
     ):  # fmt: skip
         for row in connection.execute(query.group_by(side.c.tenant).order_by(side.c.tenant)):
             yield Problem("wrong_usage", row.tenant, message.format(row.hours))
+
+
+def day_problems(connection: Connection) -> Iterator[Problem]:
+    """Days of usage that are not the sums of their hours, as the database's triggers keep them."""
+    hour = type_coerce(usage_hours.c.hour, BigInteger)
+    day = (hour - hour % literal_column(str(_DAY_MICROSECONDS))).label("day")
+    both = union_all(
+        select(
+            type_coerce(usage_days.c.day, BigInteger).label("day"),
+            *(usage_days.c[name] for name in (*_GROUP, *_COUNTS)),
+        ),
+        select(
+            day,
+            *(usage_hours.c[name] for name in _GROUP),
+            *((-func.sum(usage_hours.c[name])).label(name) for name in _COUNTS),
+        ).group_by(day, *(usage_hours.c[name] for name in _GROUP)),
+    ).subquery()
+    wrong = (
+        select(both.c.tenant)
+        .group_by(both.c.day, *(both.c[name] for name in _GROUP))
+        .having(or_(*(func.sum(both.c[name]) != 0 for name in _COUNTS)))
+        .subquery()
+    )
+    query = select(wrong.c.tenant, func.count().label("days")).group_by(wrong.c.tenant)
+    for row in connection.execute(query.order_by(wrong.c.tenant)):
+        yield Problem("wrong_usage", row.tenant, f"{row.days} days are not the sums of their hours")
 
 
 def _hours_of_rows() -> Subquery:

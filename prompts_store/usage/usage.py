@@ -1,5 +1,5 @@
 """Usage: rows are added and rolled up by the hour in one transaction, added up on request, and dropped by
-whole months.
+whole months. The database itself adds hours up to days, which whole days of a request are read from.
 
 So the sums of the hours are those of the rows at every instant, whatever was cut off, and need no state of
 their own. A row that is written again is known by its replica and sequence, and counts once.
@@ -13,20 +13,25 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Column,
     Connection,
+    Select,
+    Subquery,
+    Table,
     delete,
     func,
     insert,
     literal_column,
     select,
     type_coerce,
+    union_all,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
 from prompts_store.base import StoreBase
 from prompts_store.database import EVERY_TENANT
 from prompts_store.database.tenant_tables import tenants
-from prompts_store.database.usage_tables import usage, usage_hours
+from prompts_store.database.usage_tables import usage, usage_days, usage_hours
 from prompts_store.errors import InvalidError
 from prompts_store.months import month_after, month_of
 from prompts_store.names import check_name
@@ -44,10 +49,12 @@ _AT_ONCE = 10_000
 """Rows dropped in one transaction, give or take those of one instant."""
 _FIRST_YEAR, _LAST_YEAR = 1971, 9998
 _HOUR = timedelta(hours=1)
+_DAY = timedelta(days=1)
 _DAY_MICROSECONDS = 86_400_000_000
 _MAX_DAYS_OF_A_MONTH = 31
 _SPANS = ("hour", "day", "month")
 _KEYS = ("tenant", "hour", "key", "task", "outcome")
+_ORDER = ("tenant", "key", "task", "outcome", "hour")
 _COUNTS = ("items", "tokens_in", "tokens_out", "work_units")
 
 
@@ -116,23 +123,29 @@ class Usage(StoreBase):
         if since > until:
             raise InvalidError("The end is before the beginning: swap them.", field="to")
         span = next((name for name in _SPANS if name in groups), None)
-        columns = [_start_of(span).label("start")] if span else []
-        columns += [usage_hours.c[name] for name in _KEYS if name in groups and name != "hour"]
-        sums = [func.coalesce(func.sum(usage_hours.c[name]), 0).label(name) for name in _COUNTS]
-        query = select(*columns, *sums).where(
-            usage_hours.c.hour >= _hour_of(since), usage_hours.c.hour < _end_of(until)
-        )
-        if tenant is not None:
-            query = query.where(usage_hours.c.tenant == check_name(tenant, field="tenant"))
-        if tasks is not None:
-            for part in (part for name in tasks for part in name.split("/", 1)):
-                check_name(part, field="task")
-            query = query.where(usage_hours.c.task.in_(tasks))
+        names = [name for name in _KEYS if name in groups and name != "hour"]
+        begin, end = _hour_of(since), _end_of(until)
+        added = None
+        if tenant is not None and tasks is None and span != "hour":
+            added = _of_days(check_name(tenant, field="tenant"), begin, end, names, span)
+        if added is None:
+            query = _added(usage_hours, names, span, begin, end)
+            if tenant is not None:
+                query = query.where(usage_hours.c.tenant == check_name(tenant, field="tenant"))
+            if tasks is not None:
+                for part in (part for name in tasks for part in name.split("/", 1)):
+                    check_name(part, field="task")
+                query = query.where(usage_hours.c.task.in_(tasks))
+            added = query.subquery()
+        columns = [added.c[name] for name in (["start"] if span else []) + names]
+        sums = [func.coalesce(func.sum(added.c[name]), 0).label(name) for name in _COUNTS]
+        query = select(*columns, *sums)
         most = MAX_SUMS * (_MAX_DAYS_OF_A_MONTH if span == "month" else 1)
         ranked = top is not None and span != "month"  # months are made of days, and ranked after that
         if columns:
             order = [sums[-1].desc(), *columns] if ranked else columns
-            query = query.group_by(*columns).order_by(*order).limit(top if ranked else most + 1)
+            query = query.group_by(*columns).having(func.sum(added.c["items"]) > 0)
+            query = query.order_by(*order).limit(top if ranked else most + 1)
         with self._database.read(EVERY_TENANT if tenant is None else tenant) as connection:
             rows = connection.execute(query).all()
         found = _months(rows) if span == "month" else [_sum_of(row) for row in rows]
@@ -210,15 +223,47 @@ def _end_of(moment: datetime) -> datetime:
     return hour if hour == moment else hour + _HOUR
 
 
+def _day_of(moment: datetime) -> datetime:
+    return moment.replace(hour=0)
+
+
+def _of_days(
+    tenant: str, begin: datetime, end: datetime, names: Sequence[str], span: str | None
+) -> Subquery | None:
+    """Sums of whole days, and those of the hours that these have too much, which are negative.
+    None where that would read more hours than the time has."""
+    first, last = _day_of(begin), _day_of(end + _DAY - _HOUR)
+    if (begin - first) + (last - end) >= end - begin:
+        return None
+    parts = [_added(usage_days, names, span, first, last).where(usage_days.c.tenant == tenant)]
+    for since, until in ((first, begin), (end, last)):
+        if since < until:
+            more = _added(usage_hours, names, span, since, until, sign=-1)
+            parts.append(more.where(usage_hours.c.tenant == tenant))
+    return union_all(*parts).subquery()
+
+
+def _added(
+    table: Table, names: Sequence[str], span: str | None, begin: datetime, end: datetime, sign: int = 1
+) -> Select[Any]:
+    """Sums of a table's hours or days in a time, added up by some of their keys and by a span."""
+    at = table.c.day if table is usage_days else table.c.hour
+    columns = [_start_of(span, at).label("start")] if span else []
+    columns += [table.c[name] for name in names]
+    sums = [(sign * func.sum(table.c[name])).label(name) for name in _COUNTS]
+    return select(*columns, *sums).where(at >= begin, at < end).group_by(*columns)
+
+
 def _values(replica: str, row: UsageRow) -> dict[str, Any]:
     return {"replica": replica} | {name: getattr(row, name) for name in row.__slots__}
 
 
 def _roll_up(connection: Connection, rows: Iterable[UsageRow]) -> None:
-    """Add rows to their hours. Others may do so at the same time, so everybody takes hours in one order."""
+    """Add rows to their hours. Others may do so at the same time, so everybody takes hours in one order,
+    which is one of days too."""
     sums: dict[tuple[Any, ...], list[int]] = {}
     for row in rows:
-        key = (row.tenant, _hour_of(row.at), row.key, row.task, row.outcome)
+        key = (row.tenant, row.key, row.task, row.outcome, _hour_of(row.at))
         counts = sums.setdefault(key, [0, 0, 0, 0])
         for place, count in enumerate((1, row.tokens_in, row.tokens_out, row.work_units)):
             counts[place] += count
@@ -227,7 +272,7 @@ def _roll_up(connection: Connection, rows: Iterable[UsageRow]) -> None:
     more = {name: usage_hours.c[name] + added.excluded[name] for name in _COUNTS}
     connection.execute(
         added.on_conflict_do_update(index_elements=_KEYS, set_=more),
-        [dict(zip(_KEYS + _COUNTS, (*key, *sums[key]), strict=True)) for key in sorted(sums)],
+        [dict(zip(_ORDER + _COUNTS, (*key, *sums[key]), strict=True)) for key in sorted(sums)],
     )
 
 
@@ -242,12 +287,12 @@ def _check_groups(group_by: Sequence[str]) -> set[str]:
     return set(group_by)
 
 
-def _start_of(span: str) -> Any:
-    """The beginning of an hour's span. Months are made of days, as SQL's dates differ."""
-    if span == "hour":
-        return usage_hours.c.hour
-    hour = type_coerce(usage_hours.c.hour, BigInteger)
-    return type_coerce(hour - hour % literal_column(str(_DAY_MICROSECONDS)), usage_hours.c.hour.type)
+def _start_of(span: str, at: Column[datetime]) -> Any:
+    """The beginning of an hour's or a day's span. Months are made of days, as SQL's dates differ."""
+    if span == "hour" or at is usage_days.c.day:
+        return at
+    hour = type_coerce(at, BigInteger)
+    return type_coerce(hour - hour % literal_column(str(_DAY_MICROSECONDS)), at.type)
 
 
 def _sum_of(row: Any) -> UsageSum:

@@ -13,6 +13,10 @@ from typing import Any
 _LARGEST = 2**29
 """Bytes of the largest block that is kept, and of the free end of the heap that is."""
 
+_LARGEST_BEFORE = 2**25
+"""Bytes of the largest block that an older glibc agrees to keep. It has to agree to something: after any of
+these calls it no longer chooses by itself, and it began at 128 KiB."""
+
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """What glibc's `mallopt` calls M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX."""
 
@@ -22,11 +26,15 @@ def keep_freed_memory() -> bool:
     own, which is given back whenever it is empty. With this, all share one.
 
     Returns:
-        Whether the C library is glibc; another is left as it is.
+        Whether the C library does; another than glibc is left as it is.
     """
     library: Any = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):
         return False
-    for number, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _LARGEST), (_TRIM_THRESHOLD, _LARGEST)):
-        library.mallopt(number, value)
-    return True
+    largest = next(
+        (each for each in (_LARGEST, _LARGEST_BEFORE) if library.mallopt(_MMAP_THRESHOLD, each)), 0
+    )
+    if largest:
+        library.mallopt(_TRIM_THRESHOLD, _LARGEST)
+        library.mallopt(_ARENA_MAX, 1)
+    return largest > 0

@@ -144,18 +144,19 @@ def shapes_of(settings: Settings, deployment: Deployment) -> Shapes:
         InvalidInputError: a shape is not valid; names the setting. Whether the memory suffices is for
             `MemoryPlan.check` to say.
     """
-    lists, chosen = _lists(settings), str(settings.shapes.preset)
+    lists, chosen = _lists(settings), str(settings.shapes)
     rows = settings.prompt_rows or DEFAULT_PROMPT_ROWS
     own = settings.shapes.decode_tokens_per_dispatch
     tokens = own or EngineConfig().decode_tokens_per_dispatch
     if settings.shapes.preset == "auto":
-        chosen = f"medium, chosen for {deployment.platform}"
+        chosen = f"{chosen.replace('auto', 'medium', 1)}, chosen for {deployment.platform}"
         accelerator = _ACCELERATORS.get(deployment.platform)
         if accelerator is not None:
             rows = settings.prompt_rows or _prompt_rows(deployment)
             lists = _fitted(settings, deployment, accelerator, rows)
             tokens = own or _tokens(deployment, accelerator, lists)
-            chosen = f"auto, chosen for {deployment.platform} with {_size(deployment.limit)} to use"
+            size = _size(deployment.limit)
+            chosen = f"{settings.shapes}, chosen for {deployment.platform} with {size} to use"
     return Shapes(lists, rows, tokens, chosen)
 
 

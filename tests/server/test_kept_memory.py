@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from chorus_server import kept_memory
 
 PROGRAM = """
 import resource, sys
@@ -46,3 +49,30 @@ def _fewest_pages(*how: str) -> int:
 def test_a_programs_scratch_memory_is_kept_for_its_next_call() -> None:
     assert _fewest_pages("keep") < 100
     assert _fewest_pages() > 2000  # the control
+
+
+class OlderLibrary:
+    """glibc 2.31's `mallopt`, as far as it decides which blocks are kept."""
+
+    def __init__(self) -> None:
+        self.largest_kept, self.chooses = 128 * 1024, True
+
+    def gnu_get_libc_version(self) -> bytes:
+        return b"2.31"
+
+    def mallopt(self, number: int, value: int) -> int:
+        if number == kept_memory._MMAP_THRESHOLD:
+            if value > 2**25:
+                return 0
+            self.largest_kept = value
+        if number in (kept_memory._MMAP_THRESHOLD, kept_memory._TRIM_THRESHOLD):
+            self.chooses = False
+        return 1
+
+
+def test_an_older_library_keeps_what_it_agrees_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It used to keep up to 32 MiB by its own choice, and must not be told to keep 128 KiB for good."""
+    library = OlderLibrary()
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    assert kept_memory.keep_freed_memory()
+    assert library.largest_kept == 2**25 and not library.chooses

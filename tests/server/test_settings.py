@@ -181,14 +181,25 @@ def test_a_setting_that_is_gone_is_told_wherever_it_is_given(
             patch.setenv(variable_of(name), "1")
             with pytest.raises(InvalidInputError) as caught:
                 load_settings()
-        assert (
-            caught.value.message == f"{variable_of(name)} is set, and {told}" and caught.value.field == name
-        )
+        there = f"{name} is not a setting any more, and {variable_of(name)} is set: {REMOVED[name]}."
+        assert (startup_message(caught.value), caught.value.field) == (there, name)
+        with pytest.raises(InvalidInputError) as caught:
+            load_settings({name: "1"})
+        assert (startup_message(caught.value), caught.value.field) == (told, name)
         for command in (serve, worker):
             result = CliRunner().invoke(command, [flag_of(name), "1"])
             assert result.exit_code == 2 and result.output.endswith(f"Error: {told}\n")
     assert "not a setting any more" in CliRunner().invoke(serve, ["--no-demo-prompts"]).output
     assert "No such option" in CliRunner().invoke(serve, ["--colour"]).output, "control"
+
+
+def test_all_settings_that_are_gone_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidInputError, match=r"^blocks is not .*; colour is not a setting\.$"):
+        load_settings({"blocks": "1", "colour": "1"})
+    for name in ("blob_region", "blob_endpoint"):
+        monkeypatch.setenv(variable_of(name), "1")
+    with pytest.raises(InvalidInputError, match=r"CHORUS_BLOB_ENDPOINT .*; .* CHORUS_BLOB_REGION "):
+        load_settings()
 
 
 def test_a_variable_that_is_no_setting_is_somebody_elses(monkeypatch: pytest.MonkeyPatch) -> None:

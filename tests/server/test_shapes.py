@@ -186,6 +186,17 @@ def test_the_costs_are_the_plans_and_the_programs() -> None:
         assert words in table
 
 
+def test_a_start_says_what_was_given_in_place_of_a_presets_lists() -> None:
+    cpu, gpu = _on("small", "cpu", CARD_80), _on("small", "gpu", CARD_80)
+    rows = {"batch_rows": (1, 4)}
+    for deployment, given, words in (
+        (cpu, ShapeChoice(preset="small", **rows), "small batch_rows=1,4"),
+        (cpu, ShapeChoice(**rows), "medium batch_rows=1,4, chosen for cpu"),
+        (gpu, ShapeChoice(**rows), "auto batch_rows=1,4, chosen for gpu with"),
+    ):
+        assert shapes_of(Settings(shapes=given), deployment).chosen.startswith(words)
+
+
 def test_a_choice_is_what_simulated_devices_allocate() -> None:
     done = subprocess.run(
         python_module("tests.server.shapes_child"),

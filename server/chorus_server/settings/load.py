@@ -36,7 +36,10 @@ def load_settings(
     path = config or (Path(named) if named else None)
     given = read_file(path) if path is not None else {}
     given |= _from_environment()
-    given |= {name: value for name, value in (flags or {}).items() if value is not None}
+    flags = {name: value for name, value in (flags or {}).items() if value is not None}
+    strays = flags.keys() - Settings.model_fields.keys()
+    _refuse({name: removal(name) or f"{name[:80]} is not a setting" for name in strays})
+    given |= flags
     try:
         loaded = Settings(**given)
     except ValidationError as error:
@@ -46,11 +49,22 @@ def load_settings(
 
 def _from_environment() -> dict[str, str]:
     """An empty variable counts as unset. Variables with other names are not ours."""
-    for name in REMOVED:
-        if os.environ.get(variable_of(name)):
-            raise InvalidInputError(f"{variable_of(name)} is set, and {removal(name)}.", field=name)
+    _refuse(
+        {
+            name: f"{name} is not a setting any more, and {variable_of(name)} is set: {told}"
+            for name, told in REMOVED.items()
+            if os.environ.get(variable_of(name))
+        }
+    )
     found = {name: os.environ.get(variable_of(name)) for name in Settings.model_fields}
     return {name: value for name, value in found.items() if value}
+
+
+def _refuse(problems: Mapping[str, str]) -> None:
+    """Refuse names that are no settings, all at once. Raises InvalidInputError naming the first."""
+    if problems:
+        names = sorted(problems)
+        raise InvalidInputError(f"{'; '.join(problems[name] for name in names)}.", field=names[0])
 
 
 def check_settings(settings: Settings) -> Settings:

@@ -25,12 +25,13 @@ from prompts_store.testing import FakeClock, example_file, example_prompt
 from tests.newer_store import NEWEST, with_migration
 from tests.older_store import older_store
 from tests.postgres_server import PostgresServer
+from tests.prompts_store.usage.usage_rows import added, in_tables, random_rows
 
 pytestmark = pytest.mark.usefixtures("real_migrations")
 NEW = {
     "files", "jobs", "job_files", "job_events", "store_identity", "tenants", "keys", "changes", "audit",
     "audit_heads",
-    "usage", "usage_hours", "grants", "stored_use", "training_steps", "calibrations",
+    "usage", "usage_hours", "usage_days", "grants", "stored_use", "training_steps", "calibrations",
 }  # fmt: skip
 
 
@@ -290,6 +291,22 @@ def test_the_migrations_go_back_too(tmp_path: Path, url: str | None) -> None:
             names = set(inspect(connection).get_table_names())
             assert not NEW & names and (left is None or left in names)
         assert names == {"alembic_version"}
+
+
+def test_hours_of_before_are_added_up_to_days(tmp_path: Path, url: str | None) -> None:
+    """And those that come and go afterwards, with the same statements as older code has."""
+    rows = random_rows(7, 60)
+    with closing(PromptStore.open(tmp_path, database_url=url)) as store:
+        with store._database.write(EVERY_TENANT) as connection:
+            command.downgrade(alembic_config(connection), "0020_serves_0019")
+            assert "usage_days" not in inspect(connection).get_table_names()
+        store.record_usage("f" * 16, rows[:30])
+    with closing(PromptStore.open(tmp_path, database_url=url)) as store:
+        assert in_tables(store) == (added(rows[:30])[()],) * 2
+        store.record_usage("f" * 16, rows)
+        assert in_tables(store) == (added(rows)[()],) * 2
+        store.drop_usage_of("acme")
+        assert in_tables(store) == (added([each for each in rows if each.tenant != "acme"])[()],) * 2
 
 
 def test_older_code_comes_up_on_tables_that_still_serve_it(

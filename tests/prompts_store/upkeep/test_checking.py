@@ -126,6 +126,8 @@ _TAMPERED = [
     ("DELETE FROM usage WHERE sequence = 1", "wrong_usage", False),
     ("UPDATE usage_hours SET tokens_in = 0", "wrong_usage", False),
     ("DELETE FROM usage_hours", "wrong_usage", False),
+    ("UPDATE usage_days SET work_units = 0", "wrong_usage", False),
+    ("DELETE FROM usage_days", "wrong_usage", False),
 ]
 
 

@@ -1,5 +1,6 @@
 """Rows are counted once, whatever is written again, and hours, days and months add up to them."""
 
+import random
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -8,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
 from prompts_store import PromptStore
 from prompts_store.database import EVERY_TENANT
+from prompts_store.database.usage_tables import usage_days
 from prompts_store.errors import InvalidError, StoreError
 from prompts_store.months import month_of
 from prompts_store.tenants.records import Retention
@@ -75,6 +78,60 @@ def test_the_largest_sums_and_those_of_some_tasks(store: PromptStore) -> None:
         found = store.usage(BEGIN, END, tenant="acme", group_by=["task"], tasks=tasks)
         assert found == [by_task[name] for name in sorted(tasks) if name in by_task]
     assert store.usage(BEGIN, END, tenant="other", tasks=["acme/trec"], top=5)[0].items > 0
+
+
+def test_days_add_up_to_what_their_hours_do(store: PromptStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For random times and groups. In the control, without the days, whole days have nothing."""
+    rows = [each for each in random_rows(6, 400, timedelta(days=9)) if each.tenant == "acme"]
+    store.record_usage(REPLICA, rows)
+    chance, asked = random.Random(6), []
+    names = [name for name in USAGE_GROUPS if name not in STARTS]
+    for number in range(80):
+        first, last = sorted(chance.randrange(-30, 250) for _ in range(2))
+        first -= 0 if number % 2 else first % 24
+        groups = [*chance.sample(names, chance.randrange(3)), *chance.choice(((), ("day",), ("month",)))]
+        asked.append((BEGIN + timedelta(hours=first), BEGIN + timedelta(hours=last), groups))
+
+    def answers() -> list[list[UsageSum]]:
+        return [store.usage(*ends, tenant="acme", group_by=groups) for *ends, groups in asked]
+
+    with_days = answers()
+    for (since, until, groups), found in zip(asked, with_days, strict=True):
+        inside = [each for each in rows if since <= each.at < until]
+        if found and groups:
+            assert sum(each.items for each in found) == len(inside)
+    with store._database.write(EVERY_TENANT) as connection:
+        connection.execute(delete(usage_days))
+    assert sum(found != before for found, before in zip(answers(), with_days, strict=True)) > 40, "control"
+    monkeypatch.setattr(usage_module, "_of_days", lambda *_: None)
+    assert answers() == with_days
+
+
+@pytest.mark.parametrize("groups", [("day",), ("task",)])
+def test_a_page_of_usage_reads_days_and_no_hour_of_them(
+    disk_store: PromptStore, groups: tuple[str, ...]
+) -> None:
+    """From midnight until now, as the console asks. SQLite counts its own steps: hours would take many."""
+    now = BEGIN + timedelta(days=3, hours=20, minutes=30)
+    hours = [BEGIN + timedelta(hours=hour) for hour in range(93)]
+    disk_store.record_usage(REPLICA, [row(number, at) for number, at in enumerate(hours)])
+
+    def steps(task: list[str] | None) -> int:
+        counted = 0
+
+        def count() -> None:
+            nonlocal counted
+            counted += 1
+
+        with disk_store._database.read("acme") as connection:
+            driver: Any = connection.connection.driver_connection
+        driver.set_progress_handler(count, 1)
+        found = disk_store.usage(BEGIN, now, tenant="acme", group_by=groups, tasks=task)
+        driver.set_progress_handler(None, 0)
+        assert sum(each.items for each in found) == 93
+        return counted
+
+    assert 4 * steps(None) < steps(["acme/sst2"]), "control: of some tasks, hours are read"
 
 
 def test_a_row_written_again_counts_once(store: PromptStore) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 from prompts_store import PromptStore
 from prompts_store.database import EVERY_TENANT
 from prompts_store.database.usage_tables import usage, usage_hours
+from prompts_store.upkeep.tenant_checking import day_problems
 from prompts_store.usage.records import USAGE_OUTCOMES, UsageRow
 
 REPLICA = "0123456789abcdef"
@@ -57,10 +58,11 @@ def added(rows: Iterable[UsageRow], *names: str) -> dict[tuple[Any, ...], tuple[
 
 
 def in_tables(store: PromptStore) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Items, tokens and work units of all rows, and of all hours."""
+    """Items, tokens and work units of all rows, and of all hours; days have what their hours have."""
     rows = [func.count(), *(func.coalesce(func.sum(usage.c[name]), 0) for name in COUNTS)]
     hours = [func.coalesce(func.sum(usage_hours.c[name]), 0) for name in ("items", *COUNTS)]
     with store._database.read(EVERY_TENANT) as connection:
         one = connection.execute(select(*rows).select_from(usage)).one()
         other = connection.execute(select(*hours)).one()
+        assert not list(day_problems(connection))
     return tuple(map(int, one)), tuple(map(int, other))

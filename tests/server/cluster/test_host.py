@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from chorus_server.app import build_app, close_app
+from chorus_server.api.upkeep import Upkeep
+from chorus_server.app import App, build_app, close_app
 from chorus_server.changes.reader import ChangeReader
 from chorus_server.cluster import host
+from chorus_server.process import upkept
 from chorus_server.settings import Settings
 from prompts_store.errors import StoreError
 
@@ -26,18 +28,25 @@ def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == "chorus-host"]
 
 
-def test_upkeep_is_left_to_servers(settings: Settings) -> None:
-    """The control, a server, goes on with it."""
+def test_upkeep_is_left_to_servers(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control, a server, begins it."""
+    begun: list[Upkeep] = []
 
-    async def ends(app: Any) -> bool:
-        """Whether upkeep ends by itself; a server's first waits for a minute."""
-        return bool((await asyncio.wait({asyncio.ensure_future(app.services.upkeep.run())}, timeout=0.05))[0])
+    async def run(upkeep: Upkeep) -> None:
+        begun.append(upkeep)
 
+    async def serve(server: App) -> None:
+        async with upkept(server):
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(Upkeep, "run", run)
     made = host.Host(settings)
-    assert made.run(ends(made._app))
+    made.run(asyncio.sleep(0))
     made.close()
+    assert not begun
     server = build_app(settings)
-    assert not asyncio.run(ends(server))
+    asyncio.run(serve(server))
+    assert begun == [server.services.upkeep]
     close_app(server)
 
 

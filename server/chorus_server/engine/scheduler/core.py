@@ -34,7 +34,7 @@ from chorus_server.engine.scheduler.sequences import Detokenise
 from chorus_server.engine.scheduler.shares import Shares
 from chorus_server.engine.scheduler.slots import Block, SlotTable
 from chorus_server.engine.scheduler.step_times import StepTimes
-from chorus_server.engine.scheduler.steps import DecodeStep, PrefillStep, Step
+from chorus_server.engine.scheduler.steps import DecodeStep, PrefillStep, Step, of_batch
 from chorus_server.engine.scheduler.tickets import Ticket, TicketPhase
 from chorus_server.engine.stats import LISTED_TASKS, EngineStats, PrefillSummary
 from chorus_server.errors import ChorusError, DeadlineExceededError, InternalError, InvalidInputError
@@ -178,18 +178,9 @@ class Scheduler:
         """
         if self._in_flight and (self._policy.waits_for_results() or self._leaves_room(self._queue.head())):
             return None
-        held_back, half = self._policy.held_back(), self._halved
-        step: Step | None = None
-        head = self._batcher.head(held_back)
-        goes_on = half is not None and half.goes_before(head, held_back)
-        if half is not None and goes_on:
-            head = half.waiting
-        # With every slot in use only a score, which needs none, could be in a prefill step.
-        room = goes_on or self._queued_scores > 0 or self._slots.any_free
-        if head is not None and room and self._policy.may_prefill(head):
-            step = self._plan_half() if goes_on else self._plan_batch(held_back)
-        step = step or self._plan_decode()
-        if step is None and half is not None and not self._in_flight:
+        self._drop_half_for_nobody()
+        step = self._plan_prefill() or self._plan_decode()
+        if step is None and self._halved is not None and not self._in_flight:
             step = self._plan_half()
         return step
 
@@ -206,15 +197,17 @@ class Scheduler:
         """Read a step's result. Steps are absorbed in the order in which they were dispatched."""
         self._in_flight -= 1
         now = self._ports.clock()
+        alone = step.planned >= self._absorbed  # nothing was in flight when it was planned
         seconds, self._absorbed = now - max(step.planned, self._absorbed), now
         if isinstance(step, PrefillStep) and step.only_encodes:
             self._first_half = seconds
             return
-        if isinstance(step.plan, ScorePlan) and step.plan.encoded:
-            seconds += self._first_half
+        first_half = self._first_half if isinstance(step.plan, ScorePlan) and step.plan.encoded else 0.0
+        seconds += first_half
         block = self._slots.blocks[step.plan.block] if isinstance(step, DecodeStep) else None
         self._policy.took(step, seconds)
-        self._times.took(step, None if block is None else block.shape, seconds)
+        if alone:
+            self._times.took(step, None if block is None else block.shape, seconds)
         if isinstance(step, DecodeStep):
             if not isinstance(result, DecodeResult):
                 raise InternalError(f"step {step.plan.step} answered with {type(result).__name__}")
@@ -223,7 +216,7 @@ class Scheduler:
             return
         for acquired in step.acquired:
             self._rows.release(acquired.digests)
-        self._count_batch(step, now)
+        self._count_batch(step, now, first_half)
         if isinstance(result, ScoreResult):
             self._collect_score(step, result, now)
         elif isinstance(result, PrefillResult):
@@ -291,6 +284,22 @@ class Scheduler:
         self._ports.over(ticket, outcome)
         self._loading.pump()
 
+    def _plan_prefill(self) -> PrefillStep | None:
+        """The next prefill step, or half of one, if it is its turn and it finds places."""
+        held_back, half = self._policy.held_back(), self._halved
+        head = self._batcher.head(held_back)
+        if half is not None and half.goes_before(head, held_back):
+            return self._plan_half() if self._policy.may_prefill(half.waiting) else None
+        if head is None or not self._policy.may_prefill(head):
+            return None
+        # With every slot in use only a score, which needs none, could be in a prefill step.
+        room = self._queued_scores > 0 or self._slots.any_free
+        step = self._plan_batch(held_back) if room else None
+        if step is None and half is not None and not half.is_held(held_back):
+            # Who goes first finds no place; it may be the half's prompt rows that are in the way.
+            step = self._plan_half() if self._policy.may_prefill(half.waiting) else None
+        return step
+
     def _plan_batch(self, held_back: Set[str]) -> PrefillStep | None:
         found = self._batcher.gather(self._is_late, held_back)
         while found.late or found.unloaded:
@@ -299,6 +308,9 @@ class Scheduler:
             found = self._batcher.gather(self._is_late, held_back)
         if not found.tickets:
             return None
+        half = self._halved
+        if half is not None and not half.is_held(held_back) and of_batch(found.tickets):
+            return None  # it began before these
         now = self._ports.clock()
         times = self._times if self._interactive_come else None
         step = self._batcher.place(found, self._steps, now, times)
@@ -308,7 +320,6 @@ class Scheduler:
                     "a request's prompts fit the device table but found no rows in an idle engine"
                 )
             return None
-        self._steps += 1
         for ticket in step.tickets:
             ticket.phase, ticket.dispatched = TicketPhase.PREFILLING, now
             self._queued_scores -= ticket.kind == "score"
@@ -319,6 +330,7 @@ class Scheduler:
         elif times is not None and Halved.halves(step) and not times.bears(step):
             self._halved = Halved(step)
             return self._plan_half()
+        self._steps += 1
         self._note_encoding(step)
         return step
 
@@ -332,6 +344,17 @@ class Scheduler:
         else:
             self._halved = None
         return step
+
+    def _drop_half_for_nobody(self) -> None:
+        """Give up a score step of which a half is done if all its requests have left."""
+        half = self._halved
+        if half is None or self._in_flight:
+            return
+        if any(ticket.phase is TicketPhase.PREFILLING for ticket in half.step.tickets):
+            return
+        for acquired in half.step.acquired:
+            self._rows.release(acquired.digests)
+        self._halved = None
 
     def _note_encoding(self, step: PrefillStep) -> None:
         L = step.plan.bucket[1]
@@ -376,8 +399,7 @@ class Scheduler:
         block.releasing.update(release)
         block.in_flight += 1
         mode, tokens = block.mode or "plain", self._config.decode_tokens_per_dispatch
-        of_batch = all(use.ticket.origin.priority == "batch" for use in block.uses.values())
-        if of_batch and self._interactive_come:
+        if self._interactive_come and of_batch(use.ticket for use in block.uses.values()):
             tokens = self._times.bearable_tokens(block.shape, mode, tokens)
         for use in block.uses.values():
             use.planned += tokens
@@ -407,7 +429,7 @@ class Scheduler:
             else:
                 self._end(ticket, ScoredEvent(tuple(values), ticket.fit.length, ticket.timings(now)))
 
-    def _count_batch(self, step: PrefillStep, now: float) -> None:
+    def _count_batch(self, step: PrefillStep, now: float, first_half: float) -> None:
         tickets, metrics = step.tickets, self._metrics
         self.last_prefill = PrefillSummary(
             tickets[0].kind,
@@ -425,7 +447,7 @@ class Scheduler:
             tasks=len(self.last_prefill.tasks),
             real_tokens=self.last_prefill.tokens,
             padded_tokens=step.plan.tokens,
-            seconds=now - step.planned,
+            seconds=first_half + now - step.planned,
         )
 
     # Gauges and checks.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from chorus_server.engine.plans import PrefillPlan, ScorePlan
 from chorus_server.engine.scheduler.fair_queue import Waiting
-from chorus_server.engine.scheduler.steps import PrefillStep
+from chorus_server.engine.scheduler.steps import PrefillStep, of_batch
 from chorus_server.engine.scheduler.tickets import Ticket
 
 _PATIENCE = 3
@@ -34,11 +34,15 @@ class Halved:
     @staticmethod
     def halves(step: PrefillStep) -> bool:
         """Whether a step can be done in two halves, and nobody interactive is in it."""
-        return isinstance(step.plan, ScorePlan) and step.of_batch
+        return isinstance(step.plan, ScorePlan) and of_batch(step.tickets)
+
+    def is_held(self, held_back: Set[str]) -> bool:
+        """Whether its tenant is one of those whose batch has no turn."""
+        return self.step.tickets[0].origin.tenant in held_back
 
     def goes_before(self, head: Waiting[Ticket] | None, held_back: Set[str]) -> bool:
         """Whether it goes on before the queue's head. `held_back` are tenants whose batch has no turn."""
-        if self.step.tickets[0].origin.tenant in held_back:
+        if self.is_held(held_back):
             return False
         waits = head is not None and head.priority == "interactive"
         return not waits or self.set_aside >= _PATIENCE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
+from statistics import median_low
 
 from chorus_server.engine.plans import BlockMode, BlockShape
 from chorus_server.engine.scheduler.steps import DecodeStep, PrefillStep, Step
@@ -13,9 +14,9 @@ StepShape = Hashable
 """What a step's time depends on."""
 
 _KNOWN_SECONDS = 60.0
-"""For so long a time counts. Then a step of that shape is tried again."""
+"""For so long `_TIMES` times of a shape count. Then a step of that shape is tried again."""
 
-_NEW = 0.25
+_TIMES = 5
 _HARDLY_LONGER = 1.25
 _STEPS = 16
 
@@ -26,16 +27,20 @@ def shape_of(tickets: Sequence[Ticket], bucket: tuple[int, int], tokens: int) ->
 
 
 class StepTimes:
-    """Measured seconds of steps by shape, and of the steps in which interactive requests were encoded."""
+    """Measured seconds of steps by shape, and of the steps in which interactive requests were encoded.
+
+    Of each shape the middle one of the last few counts, so that a pause in one step keeps no other short. The
+    fewer there are, the sooner it is tried again: a program takes longer when it runs for the first time.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._seconds: dict[StepShape, tuple[float, float]] = {}
+        self._seconds: dict[StepShape, tuple[float, deque[float]]] = {}
         self._own: deque[float] = deque(maxlen=_STEPS)
 
     def took(self, step: Step, shape: BlockShape | None, seconds: float) -> None:
-        """Note what a step took, both halves of one that was done in two; `shape` is the block's, of a decode
-        step."""
+        """Note what a step took that nothing else was in flight with, both halves of one that was done in
+        two; `shape` is the block's, of a decode step."""
         if isinstance(step, DecodeStep):
             self._note((shape, step.plan.mode), seconds / step.plan.tokens)
         else:
@@ -69,10 +74,14 @@ class StepTimes:
         return most if bearable is None or not each else max(1, min(most, int(bearable / each)))
 
     def _note(self, shape: StepShape, seconds: float) -> None:
-        known = self._known(shape)
-        mean = seconds if known is None else known + _NEW * (seconds - known)
-        self._seconds[shape] = (self._clock(), mean)
+        now = self._clock()
+        at, times = self._seconds.get(shape, (now, deque[float](maxlen=_TIMES)))
+        if now - at > _KNOWN_SECONDS:
+            times.clear()
+        times.append(seconds)
+        self._seconds[shape] = (now, times)
 
     def _known(self, shape: StepShape) -> float | None:
-        at, mean = self._seconds.get(shape, (float("-inf"), 0.0))
-        return mean if self._clock() - at <= _KNOWN_SECONDS else None
+        at, times = self._seconds.get(shape, (0.0, ()))
+        lasts = _KNOWN_SECONDS * len(times) / _TIMES
+        return median_low(times) if times and self._clock() - at <= lasts else None

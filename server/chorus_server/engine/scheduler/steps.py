@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from chorus_server.engine.plans import DecodePlan, PrefillPlan, ScorePlan
@@ -31,11 +32,6 @@ class PrefillStep:
         """Whether it is the first half of a score step."""
         return isinstance(self.plan, PrefillPlan) and not self.plan.admissions
 
-    @property
-    def of_batch(self) -> bool:
-        """Whether all its requests are of a batch."""
-        return all(ticket.origin.priority == "batch" for ticket in self.tickets)
-
 
 @dataclass(eq=False, slots=True)
 class DecodeStep:
@@ -52,6 +48,11 @@ class DecodeStep:
 
 
 Step = PrefillStep | DecodeStep
+
+
+def of_batch(tickets: Iterable[Ticket]) -> bool:
+    """Whether all these requests are of a batch."""
+    return all(ticket.origin.priority == "batch" for ticket in tickets)
 
 
 def input_ids(parts: tuple[InputPart, ...], rows: PromptRows, vocab_size: int) -> tuple[int, ...]:

@@ -256,6 +256,43 @@ def test_where_short_steps_take_as_long_a_batch_keeps_its_whole_ones(
     assert done >= 0.9 * most and control < 0.7 * most
 
 
+def test_a_pause_in_one_step_keeps_no_later_one_short() -> None:
+    """The system may stop the process for a second, or a program may run for the first time."""
+    scored = 0
+
+    def paused_at(which: int) -> Callable[[StepPlan], float]:
+        nonlocal scored
+        scored = 0
+
+        def cost(plan: StepPlan) -> float:
+            nonlocal scored
+            if isinstance(plan, ScorePlan) and plan.bucket[0] > 1:
+                scored += 1
+            return 0.0025 + (scored == which)
+
+        return cost
+
+    _, most = waits_beside("label", paused_at(-1), 6.0)
+    _, done = waits_beside("label", paused_at(100), 6.0)
+    assert done >= 0.75 * most
+
+
+def test_the_time_of_a_step_that_ran_beside_another_counts_for_nothing() -> None:
+    """On a CPU an encoding may be over when the decode step before it is: then it seems to take no time, and
+    no step of a batch could be as short."""
+
+    def beside(plan: StepPlan) -> float:
+        if isinstance(plan, DecodePlan):
+            return 0.001 * plan.tokens
+        return 0.0 if sim.scheduler.stats().in_flight_steps > 1 else 0.02
+
+    rng, sim = random.Random(7), Simulation(LADDER, EngineConfig(), cost=beside)
+    texts = [(0.03 * at, asked("text", rng, "interactive")) for at in range(40)]
+    sim.run([*texts, *((1.3, asked("text", rng, "batch")) for _ in range(16))])
+    tokens = [plan.tokens for plan in sim.executor.plans if isinstance(plan, DecodePlan)]
+    assert min(tokens[-8:]) > 1
+
+
 def test_a_batch_alone_takes_whole_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     def answered() -> int:
         rng, done = random.Random(7), 0
