@@ -9,6 +9,7 @@ import math
 import operator
 import struct
 import sys
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from starlette.exceptions import HTTPException
@@ -77,7 +78,10 @@ def read_rows(file: bytes, start: int = 0) -> list[Row]:
 
 def cosine(a: Row, b: Row) -> float:
     """The cosine between two rows; 0 if one of them is zero."""
-    norms = math.hypot(*a) * math.hypot(*b)
+    return _cosine(a, b, math.hypot(*a) * math.hypot(*b))
+
+
+def _cosine(a: Sequence[float], b: Sequence[float], norms: float) -> float:
     return sum(map(operator.mul, a, b)) / norms if norms else 0.0
 
 
@@ -116,7 +120,9 @@ def likeness(rows: list[Row]) -> list[list[float]]:
     milliseconds, whatever the model's width."""
     some = rows[: max(2, math.isqrt(_MOST_PRODUCTS // max(1, len(rows[0]))))] if rows else []
     found = [[1.0] * len(some) for _ in some]
-    for i, a in enumerate(some):
+    lists = [row.tolist() for row in some]  # whose numbers are made once
+    norms = [math.hypot(*row) for row in lists]
+    for i, a in enumerate(lists):
         for j in range(i):
-            found[i][j] = found[j][i] = cosine(a, some[j])
+            found[i][j] = found[j][i] = _cosine(a, lists[j], norms[i] * norms[j])
     return found

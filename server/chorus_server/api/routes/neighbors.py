@@ -173,15 +173,25 @@ def nearest(values: Floats, table: np.ndarray[Any, Any], top_k: int) -> tuple[np
     best = np.zeros((P, 0), np.float32)
     for start in range(0, len(table), _BLOCK_PIECES):
         block = _unit(np.asarray(table[start : start + _BLOCK_PIECES], np.float32))
-        ids, cosines = np.arange(start, start + len(block)), rows @ block.T
-        if best.shape[1] == top_k:  # most pieces of a later block are near to no row, and need no sorting
+        ids, cosines = np.arange(start, start + len(block)), (block @ rows.T).T
+        # Most pieces are near to no row, and need no sorting.
+        if best.shape[1] == top_k:
             some = (cosines > best[:, -1:]).any(axis=0)
-            ids, cosines = ids[some], cosines[:, some]
+        else:
+            some = (cosines >= _least(cosines, top_k)).any(axis=0)
+        ids, cosines = ids[some], cosines[:, some]
         best_ids = np.concatenate([best_ids, np.broadcast_to(ids, cosines.shape)], axis=1)
         best = np.concatenate([best, cosines], axis=1)
         order = np.argsort(-best, axis=1, kind="stable")[:, :top_k]
         best_ids, best = np.take_along_axis(best_ids, order, 1), np.take_along_axis(best, order, 1)
     return best_ids, best
+
+
+def _least(cosines: Floats, top_k: int) -> Floats:
+    """The least of each row's largest, `[P, 1]`."""
+    place = max(0, cosines.shape[1] - top_k)
+    least: Floats = np.partition(cosines, place, axis=1)[:, place : place + 1]
+    return least
 
 
 def _unit(rows: Floats) -> Floats:

@@ -33,6 +33,14 @@ def test_blocks_give_what_the_whole_table_gives(block: int, monkeypatch: pytest.
     assert np.allclose(cosines, np.take_along_axis(whole, expected, 1), atol=1e-6)
 
 
+@pytest.mark.parametrize("block", [4, 1000])
+def test_equal_pieces_come_in_the_order_of_their_ids(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = np.repeat(np.eye(2, dtype=np.float32), 10, axis=0)[::-1]
+    monkeypatch.setattr(neighbors, "_BLOCK_PIECES", block)
+    ids, cosines = nearest(np.eye(2, dtype=np.float32), table, 3)
+    assert ids.tolist() == [[10, 11, 12], [0, 1, 2]] and cosines.tolist() == [[1.0] * 3] * 2
+
+
 def test_more_than_the_table_has_is_the_table() -> None:
     ids, _ = nearest(np.ones((1, 2), np.float32), np.eye(2, dtype=np.float32), 5)
     assert ids.shape == (1, 2)
