@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import select
+from sqlalchemy import Connection, and_, select, tuple_
 
 from prompts_store.base import StoreBase
 from prompts_store.database.job_tables import files as file_table
@@ -17,6 +17,8 @@ from prompts_store.names import check_name
 
 _MADE_BY = re.compile(r"(job-[0-9a-f]{24})-")
 """What the name of a file that a job made begins with."""
+
+_PAIRS_AT_ONCE = 100
 
 
 class JobFiles(StoreBase):
@@ -35,19 +37,41 @@ class JobFiles(StoreBase):
         check_name(tenant, field="tenant")
         makers = {file.id: match[1] for file in found if (match := _MADE_BY.match(file.name))}
         made = select(jobs).where(jobs.c.tenant == tenant, jobs.c.id.in_(set(makers.values())))
-        read = (
-            select(jobs, file_table.c.id.label("file_id"))
-            .join(job_files, job_files.c.job_number == jobs.c.number)
-            .join(file_table, file_table.c.number == job_files.c.file_number)
-            .where(jobs.c.tenant == tenant, file_table.c.id.in_([file.id for file in found]))
-            .order_by(jobs.c.number.desc())
-        )
-        seen: dict[str, bool] = {}
         with self._database.read(tenant) as connection:
-            by_id = {row.id: may_see(job_record(row)) for row in connection.execute(made)}
-            for row in connection.execute(read):
-                seen[row.file_id] = seen.get(row.file_id) or may_see(job_record(row))
+            by_id = {row.id: may_see(job_record(row)) for row in connection.execute(made)} if makers else {}
+            seen = _read_by_jobs(connection, tenant, {file.id for file in found}, may_see)
         for file, job in makers.items():
             if job in by_id:  # whoever else reads it
                 seen[file] = by_id[job] or seen.get(file, False)
         return [file for file in found if seen.get(file.id, file.created_by == uploader)]
+
+
+def _read_by_jobs(
+    connection: Connection, tenant: str, unseen: set[str], may_see: Callable[[Job], bool]
+) -> dict[str, bool]:
+    """For each of the files that jobs read, whether one of these jobs may be seen. Jobs are read some at a
+    time, newest first, until every file is seen: years of them, with their results, may be of one file."""
+    found = select(file_table.c.number, file_table.c.id).where(
+        file_table.c.tenant == tenant, file_table.c.id.in_(unseen)
+    )
+    left = {row.number: row.id for row in connection.execute(found)}
+    seen: dict[str, bool] = {}
+    place = job_files.c.job_number, job_files.c.file_number
+    step = select(job_files).order_by(*(column.desc() for column in place)).limit(_PAIRS_AT_ONCE)
+    last: tuple[int, int] | None = None
+    while left:
+        some = step.where(job_files.c.file_number.in_(left))
+        pairs = (some if last is None else some.where(tuple_(*place) < last)).subquery()
+        of_pair = and_(jobs.c.number == pairs.c.job_number, jobs.c.tenant == tenant)
+        # An outer join, so that SQLite begins with the pairs and not with all jobs of the tenant.
+        joined = select(pairs.c.job_number, pairs.c.file_number, jobs).outerjoin_from(pairs, jobs, of_pair)
+        order = pairs.c.job_number.desc(), pairs.c.file_number.desc()
+        rows = connection.execute(joined.order_by(*order)).all()
+        for row in rows:
+            file = left[row.file_number]
+            seen[file] = seen.get(file) or may_see(job_record(row))
+        if len(rows) < _PAIRS_AT_ONCE:
+            break
+        left = {number: file for number, file in left.items() if not seen.get(file)}
+        last = rows[-1].job_number, rows[-1].file_number
+    return seen

@@ -131,7 +131,7 @@ class RowNeighbors(Wire):
 
     Attributes:
         moved: since the training's first step; None if the version's lineage does not tell with which values
-            it began.
+            it began, or it began with a prompt that the caller may not see.
     """
 
     row: int

@@ -26,7 +26,7 @@ def of_task(version: Version) -> dict[str, object]:
     recipe = lineage.pop("recipe", {})
     found: dict[str, object] = {f"metric: {name}": value for name, value in sorted(version.metrics.items())}
     found |= {"template": version.template, "labels": ", ".join(version.labels) or None}
-    found["prompt"] = f"{version.length} rows of {version.width}"
+    found["prompt"] = f"{version.length} row{'s' if version.length != 1 else ''} of {version.width}"
     found["size"] = size(4 * version.length * version.width)
     found |= {f"setting: {name}": value for name, value in sorted(version.settings.items())}
     if isinstance(recipe, dict):

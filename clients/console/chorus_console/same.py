@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import dataclass, replace
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +39,14 @@ def same(
     """The ways to make one call.
 
     Args:
-        path: of the route.
+        path: of the route; a name in it may be what somebody wrote into the address of a page.
         python: the call, such as `client.tasks.list()`.
         command: the words of the command; none if there is no such command.
         body: sent as JSON; None for no body.
         query: of the route; what is None or empty is left out.
     """
     given = {name: value for name, value in query.items() if value not in (None, "")}
-    url = f"$CHORUS_URL{path}" + (f"?{urlencode(given, doseq=True)}" if given else "")
+    url = "$CHORUS_URL" + quote(path, safe="/*") + (f"?{urlencode(given, doseq=True)}" if given else "")
     lines = [f"curl -s{'' if method == 'GET' else f' -X {method}'} {_quoted(url)}"]
     lines.append('-H "Authorization: Bearer $CHORUS_API_KEY"')
     if body is not None:
@@ -59,5 +59,5 @@ def same(
 
 
 def _quoted(url: str) -> str:
-    """In quotes in which `$CHORUS_URL` is still a variable; nothing of a path means anything in them."""
+    """In quotes in which `$CHORUS_URL` is still a variable; nothing else of it means anything in them."""
     return f'"{url}"'

@@ -52,8 +52,8 @@ class BaseModelInfo:
     """The frozen model, as `GET /v1/model` describes it.
 
     Attributes:
-        embeddings: reads the `[V, D]` embedding table, without padding rows, to host memory as f32. It is
-            slow and runs off the event loop.
+        embeddings: reads the `[V, D]` embedding table, without padding rows, to host memory, in the type
+            that the model computes in. It is slow and runs off the event loop.
     """
 
     name: str
@@ -67,7 +67,7 @@ class BaseModelInfo:
     system_fingerprint: str
     layout: str
     prompt_rows: int
-    embeddings: Callable[[], np.ndarray[Any, np.dtype[np.float32]]]
+    embeddings: Callable[[], np.ndarray[Any, Any]]
 
     @property
     def row_bytes(self) -> int:

@@ -162,6 +162,13 @@ def test_a_rollback_goes_where_the_page_says(site: Site) -> None:
         assert "There is nothing to go back to." in browser.get(page).text
 
 
+def test_an_alias_that_is_not_there_yet_is_shown_what_it_will_name(site: Site) -> None:
+    """Not an empty table of differences."""
+    page = site.browser(site.key(name="names")["key"]).get(f"{MOVE}?version=1&alias=fresh").text
+    assert "There is no alias fresh yet" in page and 'aria-label="What it will be"' in page
+    assert "What would change" not in page and "<td>negative, positive</td>" in page
+
+
 def test_a_pack_rolls_back_after_its_difference_is_shown(site: Site) -> None:
     made = site.key(name="packer")
     browser = site.browser(made["key"])
@@ -559,3 +566,10 @@ def test_bodies_and_paths_that_nobody_needs(site: Site) -> None:
     headers = {"x-csrf-token": browser.csrf}
     answer = browser.http.post("/console/try", data={"task": "sentiment"}, files=files, headers=headers)
     assert answer.status_code == 413
+
+
+def test_one_row_is_answered_as_one_row(site: Site) -> None:
+    browser = site.browser(site.key(name="one", scopes=["infer", "prompts:read"])["key"])
+    browser.get("/console/try")
+    said = browser.post("/console/try", {"task": "sentiment", "rows": "a joyless mess"}).text
+    assert "1 row</h2>" in said, said

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import html
 import json
+import re
+import subprocess
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -192,3 +195,19 @@ def test_a_file_is_downloaded_under_its_name_and_never_shown(site: Site, hostile
     assert answer.status_code == 200 and answer.headers["content-type"] == "application/octet-stream"
     assert answer.headers["content-disposition"].startswith("attachment; filename*=UTF-8''%3Cimg")
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_command_to_copy_runs_nothing_that_an_address_says(site: Site, tmp_path: Path) -> None:
+    """A link to a page may have been made by anybody, and what the page says is copied into a terminal."""
+    browser = site.browser(site.key(name="copies")["key"])
+    mark, tried = tmp_path / "ran", 0
+    hack = f'$(touch {mark})`touch {mark}`"; touch {mark}; "'
+    for page in ("tasks/default/sentiment/move?version=1&alias=", "tasks?label="):
+        answer = browser.get(f"/console/{page}{quote(hack)}")
+        assert answer.status_code == 200, answer.text
+        for code in re.findall(r"<code>((?:curl|chorus) .*?)</code>", answer.text, re.DOTALL):
+            shell = "curl() { :; }; chorus() { :; }\n" + html.unescape(code)
+            subprocess.run(["bash", "-c", shell], check=True)
+            assert not mark.exists(), code
+            tried += "touch" in code
+    assert tried == 4  # a request and a command of each

@@ -29,7 +29,7 @@ from chorus_console import data, limits_form, rows
 from chorus_console.door import Visit, own_path
 from chorus_console.templates_of import fields_of, filled
 from chorus_console.trials import trials_of
-from chorus_console.views import operations, tuning
+from chorus_console.views import interpreting, operations, tuning
 from chorus_console.views.interpreting import cosine, drawn, likeness, moves, read_rows
 from chorus_console.views.jobs import risk
 from chorus_console.views.tenants import checked
@@ -387,3 +387,9 @@ def test_a_file_without_answers_is_looked_at_too() -> None:
 def test_the_surest_rows_come_first_in_risk_against_coverage() -> None:
     bins = [{"rows": 6, "confidence": 0.6, "accuracy": 0.5}, {"rows": 4, "confidence": 0.9, "accuracy": 1.0}]
     assert risk(bins) == [(0.4, 0.0), (1.0, 0.3)] and risk([]) == []
+
+
+def test_the_neighbors_of_another_tenants_prompt_are_asked_of_that_tenant() -> None:
+    assert interpreting._same("elm/films@2").curl.splitlines()[0] == (
+        'curl -s "$CHORUS_URL/v1/tasks/films/versions/2/neighbors?top_k=5&tenant=elm" \\'
+    )

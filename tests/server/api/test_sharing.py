@@ -4,6 +4,7 @@ there. The server, the keys and what is shared are those of the matrix.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import httpx2
 import pytest
 
 from chorus_server.model.vocabulary import Vocabulary
+from chorus_server.tuning.document.recipe import Recipe
 from tests.server.api.api_harness import ApiServer, Gate, artifact, error_of, eventually, gated_server, send
 from tests.server.api.test_tenant_matrix import CANARY, RAW, World, job, make_keys, sent, stock, told
 
@@ -241,6 +243,41 @@ def test_an_owner_deletes_what_another_tenants_ensemble_asks(world: World) -> No
     assert world.send("GET", "/v1/ensembles/lent", good).json()["members"][0]["task"] == "theirs/lent"
     world.send("POST", "/v1/tasks/lent/versions", theirs, content=artifact(3, 9), headers=RAW)
     assert world.send("GET", "/v1/tasks/lent/grants", theirs).json() == {"grants": []}
+
+
+@pytest.mark.parametrize("began", ["theirs/hidden-start@1", "hidden-start@1"])
+def test_how_far_a_shared_prompt_moved_is_told_to_those_who_may_read_what_it_began_with(
+    world: World, began: str
+) -> None:
+    """Distances and cosines to a prompt that is not shared would tell of its values."""
+    theirs, good, store = world.keys["theirs"], world.keys["good"], world.api.store
+    world.send("POST", "/v1/tasks/hidden-start/versions", theirs, content=artifact(3, 5), headers=RAW)
+    world.send("POST", "/v1/tasks/hidden-start/versions", good, content=artifact(3, 6), headers=RAW)
+    recipe = Recipe(prompt_length=3, initialiser="existing_prompt").to_json()
+    lineage = {"source": "tuning", "seed": 1, "index": 0, "recipe": recipe, "initial_prompt": began}
+    query = {"lineage": json.dumps(lineage), "template": began + " {text}"}
+    made = world.send(
+        "POST", "/v1/tasks/moved-on/versions", theirs, content=artifact(3, 7), headers=RAW, params=query
+    )
+    path = f"/v1/tasks/moved-on/versions/{made.json()['version']}/neighbors?tenant=theirs"
+
+    def moved(key: str) -> list[Any]:
+        answer = world.send("GET", path, world.keys[key])
+        assert answer.status_code == 200, answer.text
+        return [row["moved"] for row in answer.json()["rows"]]
+
+    grant(world, rights=("read",), url="/v1/tasks/moved-on/grants")
+    known = moved("theirs")
+    assert None not in known
+    assert moved("good") == [None] * 3
+    scopes, only = ["prompts:read"], ["theirs/moved-on", "hidden-start"]
+    grant(world, rights=("read",), url="/v1/tasks/hidden-start/grants")
+    assert moved("good") == known
+    key, world.keys["some"] = store.create_key("ours", "some", scopes=scopes, tasks=only)
+    assert moved("some") == [None] * 3  # of that name it may see only its own tenant's
+    store.revoke_key("ours", key.id)
+    for url in ("/v1/tasks/moved-on/grants", "/v1/tasks/hidden-start/grants"):
+        revoke(world, url=url)
 
 
 PATTERNS: list[tuple[list[str], bool]] = [

@@ -56,10 +56,11 @@ async def show(visit: Visit) -> Response:
 
 
 def _same(pinned: str) -> Same:
-    task, _, number = pinned.rpartition("/")[2].partition("@")
+    owner, _, bare = pinned.rpartition("/")
+    task, _, number = bare.partition("@")
     return same(
         "GET", f"/v1/tasks/{task}/versions/{number}/neighbors", f"near = client.tasks.neighbors({pinned!r})",
-        "chorus", "tasks", "neighbors", pinned, top_k=_TOP,
+        "chorus", "tasks", "neighbors", pinned, top_k=_TOP, tenant=owner,
     )  # fmt: skip
 
 

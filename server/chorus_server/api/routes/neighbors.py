@@ -3,6 +3,7 @@ al. 2021, section 7)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -55,7 +56,8 @@ class NeighborRow(AnswerModel):
     neighbors: list[Neighbor]
     moved: RowMovement | None = Field(
         description="Since the training's first step; null for a version whose lineage does not tell with "
-        "which values it began, as one that was uploaded."
+        "which values it began, as one that was uploaded, and for one that began with a prompt that the "
+        "caller may not see."
     )
 
 
@@ -100,8 +102,9 @@ async def _began_from(
     reference = began_from(version)
     if reference is None:
         return None
+    whole = reference if "/" in reference else f"{version.tenant}/{reference}"
     try:
-        return await library.resolve(reference, version.tenant, "n", patterns=principal.tasks, right="read")
+        return await library.resolve(whole, principal.tenant, "n", patterns=principal.tasks, right="read")
     except StoreAnswerError:
         return None
 
@@ -117,8 +120,11 @@ def _neighbor_rows(
     ids, cosines = nearest(values, table, top_k)
     norms, piece = np.linalg.norm(values, axis=1), serving.vocabulary.piece
 
+    def embed(ids: Sequence[int]) -> Floats:
+        return np.asarray(table[list(ids)], np.float32)
+
     def source() -> InitialiserSource:
-        return InitialiserSource(serving.vocabulary, lambda ids: table[list(ids)], serving.base.width)
+        return InitialiserSource(serving.vocabulary, embed, serving.base.width)
 
     first = first_values(version, source, None if began is None else _values(library, began))
     moved = [None] * len(values) if first is None else _movements(values, first)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -100,3 +101,22 @@ def test_how_far_training_moved_each_row(api: ApiServer, vocabulary: Vocabulary)
     assert there[1] == {"cosine": pytest.approx(1), "distance": 0} and there[0]["distance"] > 0
     assert api.http.delete("/v1/tasks/tuned").status_code == 204
     assert moved("more") == [None] * 3, "what it began with is gone"
+
+
+def test_first_values_of_a_base_that_computes_in_bf16_are_its_rows_as_f32(
+    api: ApiServer, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a job takes them, see `TuningBase.embed`: on an accelerator the table itself is in bf16."""
+    table = api.table.astype(ml_dtypes.bfloat16)
+    recipe = Recipe(prompt_length=3, initialiser="class_labels")
+    source = InitialiserSource(vocabulary, lambda ids: np.asarray(table[list(ids)], np.float32), WIDTH)
+    labels = ("a joyless mess", "good")  # of several tokens: a mean, which bf16 would round
+    values = initial_prompt(recipe, source, 5, 1, labels=labels)
+    lineage = {"source": "tuning", "seed": 5, "index": 1, "recipe": recipe.to_json()}
+    manifest = PromptManifest(prompt_digest(values), length=3, width=WIDTH, labels=labels)
+    api.store.publish("default", "halves", values, manifest, lineage=lineage)
+    monkeypatch.setattr(api, "table", table)
+    answer = api.http.get("/v1/tasks/halves/versions/1/neighbors")
+    assert answer.status_code == 200, answer.text
+    moved = [row["moved"] for row in answer.json()["rows"]]
+    assert moved == [{"cosine": pytest.approx(1), "distance": 0}] * 3
