@@ -92,6 +92,7 @@ def _begin(connection: Connection) -> None:
     # Call the driver itself: SQLAlchemy's way takes 15 times as long, in every read.
     driver: Any = connection.connection.driver_connection
     driver.execute(f"PRAGMA busy_timeout={patience_ms or READ_PATIENCE_MS}")
-    if patience_ms is not None:
+    # In a transaction that a fault left open, BEGIN says so, and as an error of SQLAlchemy's.
+    if patience_ms is not None and not driver.in_transaction:
         driver.execute(f"PRAGMA synchronous={'NORMAL' if options.get(LOSABLE_OPTION) else 'FULL'}")
     connection.exec_driver_sql("BEGIN" if patience_ms is None else "BEGIN IMMEDIATE")

@@ -203,7 +203,7 @@ READS = {
     "acting_for", "creating", "made_before",
     "alias_history", "aliases", "audit_rows", "audited", "backup", "changes_after", "check_readable",
     "check_writable", "close", "ensemble_alias_history", "every_audit_row", "fence_fault",
-    "find_key", "find_session", "local_file",
+    "files_seen", "find_key", "find_session", "local_file",
     "get_calibration",
     "get_ensemble", "get_file", "get_job", "get_key", "get_task", "get_tenant", "get_version", "hold",
     "holds_keys",
