@@ -76,6 +76,21 @@ def test_a_result_that_an_earlier_attempt_stored_is_found_among_many_files(tmp_p
         assert held.save_file(f"{held.job.id}-else.jsonl", iter([b"rows"]), max_bytes=9) != made
 
 
+def test_a_file_that_somebody_else_calls_so_is_no_jobs_result(tmp_path: Path) -> None:
+    with closing(PromptStore.open(tmp_path)) as store:
+        store.create_job("acme", "tuning", {"base_fingerprint": "base"}, created_by="ann")
+        claimed = store.claim_job("tuning", "me", 20, "base")
+        assert claimed is not None
+        held = LeasedJob(store, *claimed, 20.0, 30.0, threading.Event())
+        name = f"{held.job.id}-predictions.jsonl"
+        with store.write_file("acme", name, created_by="eve", max_bytes=9) as writer:
+            writer.write(b"forged")
+            forged = writer.commit().id
+        made = held.save_file(name, iter([b"rows"]), max_bytes=9)
+        assert made != forged and store.get_file("acme", made).created_by == "ann"
+        assert held.save_file(name, iter([b"rows"]), max_bytes=9) == made
+
+
 def test_an_outage_is_waited_out_with_growing_pauses(tmp_path: Path) -> None:
     clock, away = FakeSeconds(), StoreError("away")
     cancelled = type("Job", (), {"cancel_requested": True, "paused": False})
