@@ -28,6 +28,15 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 OPERATOR = "an-operator-of-tests-0123456789"
 WIDTH = 26
 RAW = {"content-type": "application/octet-stream"}
+OLDER_TINY = {
+    "input_lengths": "48",
+    "batch_rows": "1,4",
+    "blocks": "48x8x4",
+    "score_buckets": "2x16",
+    "prompt_rows": 64,
+    "layout": "unrolled",
+}
+"""`TINY` as the older code's settings say it."""
 ROWS = [{"text": f"the film was {word}", "label": "yes"} for word in ("good", "bad", "it", "an")] * 4
 
 
@@ -61,16 +70,16 @@ def both(
     key.write_text(OPERATOR)
     url = postgres_server.create()
     options: dict[str, Any] = {"model": tiny_model, "database_url": url, "operator_key_file": key}
-    options |= {"compile_cache_dir": compile_cache, **TINY}
+    options |= {"compile_cache_dir": compile_cache}
     command = older_code.command(older_code.unpacked(folder / "code"))
-    with Served(folder / "data", command=command, **options) as older:
+    with Served(folder / "data", command=command, **options, **OLDER_TINY) as older:
         older.wait_ready()
         found = Both(older, older, url)
         assert found.newest_migration() == older_code.REVISION
         # As the rolling update of deploy/kubernetes does: the tables first, then replicas of the new code.
         migrate = [CHORUS, "store", "migrate", "--database-url", url, "--data-dir", str(folder / "data")]
         subprocess.run(migrate, check=True, capture_output=True, timeout=300)
-        with Served(folder / "data", **options) as newer:
+        with Served(folder / "data", **options, **TINY) as newer:
             newer.wait_ready()
             found.newer = newer
             assert found.newest_migration() > older_code.REVISION
