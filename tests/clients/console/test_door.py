@@ -573,3 +573,13 @@ def test_one_row_is_answered_as_one_row(site: Site) -> None:
     browser.get("/console/try")
     said = browser.post("/console/try", {"task": "sentiment", "rows": "a joyless mess"}).text
     assert "1 row</h2>" in said, said
+
+
+def test_pages_lead_to_try_only_with_a_key_that_may_ask(site: Site, things: dict[str, str]) -> None:
+    pages = ("tasks", "tasks/default/sentiment", "ensembles", f"ensembles/default/{things['ensemble']}")
+    for scopes in (["prompts:read"], ["prompts:read", "infer"]):
+        browser = site.browser(site.key(name="reads", scopes=scopes)["key"])
+        for page in pages:
+            text = browser.get(f"/console/{page}").text
+            words = re.findall("Try it<|Choose default/|Try those chosen<|>Let [a-z-]+ vote<", text)
+            assert "<h1>" in text and bool(words) == ("infer" in scopes), (page, words)
