@@ -85,6 +85,7 @@ def drop_a_file(page: Any, tmp_path: Any) -> None:
     page.get_by_label("the validation file").set_input_files(wrong)
     page.get_by_text("Row 7: the answer 'maybe' is not among the labels.").wait_for()
     assert page.locator("input[name=validation]").count() == 0
+    assert page.get_by_label("Use it for validation").is_checked()
     for split in ("validation", "test"):
         (file := tmp_path / f"{split}.csv").write_text(more + "\n")
         page.get_by_label(f"the {split} file").set_input_files(file)

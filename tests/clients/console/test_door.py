@@ -335,7 +335,8 @@ def test_a_search_is_started_paused_and_resumed(site: Site) -> None:
         "target": "label", "labels": "no\nyes", "steps": "4000", "search": "halving",
         "space.learning_rate": "0.1, 0.3", "space": "dropout_rate = 0,0.1", "seeds": "2", "eta": "2",
     }  # fmt: skip
-    for wrong in ({"space.learning_rate": "0.1..much"}, {"search": "luck"}, {"space": "dropout_rate"}):
+    for wrong in ({"space.learning_rate": "0.1..much"}, {"search": "luck"}, {"space": "dropout_rate"},
+                  {"validation.wrong": "mixed.csv"}):  # fmt: skip
         assert send(browser, "/console/tune", form | wrong).status_code == 400
     started = send(browser, "/console/tune", form)
     assert started.status_code == 200, started.text

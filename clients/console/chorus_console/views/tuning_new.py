@@ -93,6 +93,12 @@ async def start(visit: Visit) -> Response:
     task, template = await visit.text("task"), await visit.text("template")
     if not task:
         raise HTTPException(400, "Name the task that gets the new version.")
+    for split in _SPLITS:
+        if wrong := await visit.text(f"{split}.wrong"):
+            raise HTTPException(
+                400,
+                f"The {split} file {wrong[:60]} has a fault: mend it and drop it again, or do not use it.",
+            )
     names = {data.field_name(column): column for column in map(str, form.getlist("column"))}
     renamed = {name: column for name, column in names.items() if name != column and f"{{{name}}}" in template}
     knobs = {name: await forms.count(visit, name) for name in _KNOBS}
