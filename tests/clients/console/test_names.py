@@ -201,13 +201,13 @@ def test_a_command_to_copy_runs_nothing_that_an_address_says(site: Site, tmp_pat
     """A link to a page may have been made by anybody, and what the page says is copied into a terminal."""
     browser = site.browser(site.key(name="copies")["key"])
     mark, tried = tmp_path / "ran", 0
-    hack = f'$(touch {mark})`touch {mark}`"; touch {mark}; "'
+    hack = '$(touch ran)`touch ran`"; touch ran; "'
     for page in ("tasks/default/sentiment/move?version=1&alias=", "tasks?label="):
         answer = browser.get(f"/console/{page}{quote(hack)}")
         assert answer.status_code == 200, answer.text
         for code in re.findall(r"<code>((?:curl|chorus) .*?)</code>", answer.text, re.DOTALL):
             shell = "curl() { :; }; chorus() { :; }\n" + html.unescape(code)
-            subprocess.run(["bash", "-c", shell], check=True)
+            subprocess.run(["bash", "-c", shell], check=True, cwd=tmp_path)
             assert not mark.exists(), code
             tried += "touch" in code
     assert tried == 4  # a request and a command of each
