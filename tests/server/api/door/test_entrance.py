@@ -55,7 +55,8 @@ class Crowd:
         self.client = socket.create_connection(("127.0.0.1", api.port), timeout=300)
 
     def _fill(self, headers: dict[str, str]) -> socket.socket:
-        return send(self.api, "/v1/generate", {"task": None, "inputs": ["good"] * 8}, headers)
+        """Send as many inputs as may wait. One more would be refused and counted, at a time of its own."""
+        return send(self.api, "/v1/generate", {"task": None, "inputs": ["good"] * MOST}, headers)
 
     def ask(self, data: bytes) -> tuple[int, dict[str, str], Any]:
         """Send so much and read an answer."""
