@@ -139,12 +139,16 @@ def things(one_site: Site) -> dict[str, str]:
         job = client.evaluations.wait(client.evaluations.start(["sentiment@1", "sentiment@3"], rows * 4))
         tuning = client.tuning.start("shelved", train=rows * 8, target="label", recipe={"steps": 2})
         client.tuning.cancel(tuning)
+        tuned = client.tuning.wait(
+            client.tuning.start("tuned", train=rows * 8, target="label", recipe={"steps": 2})
+        )
         ended = client.evaluations.start(["sentiment@1"], rows * 1000)
         client.evaluations.cancel(ended)
         return {
             "tenant": "default", "task": "sentiment", "pack": "drawer", "ensemble": "panel",
             "key": key["id"], "job": job.id,
             "tuning": tuning.id, "file": str(job.result["predictions"]), "ended": ended.id,
+            "tuned": tuned.id,
         }  # fmt: skip
 
 
