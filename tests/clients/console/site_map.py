@@ -43,6 +43,7 @@ NEEDED = {
     "/jobs/batch": "tune",
     "/jobs/batch/data": "tune",
     "/jobs/{job}": "tune",
+    "/operations": "operator",
     "/tenants/new": "operator",
     "/tenants/settings": "operator",
     "/tenants/keys": "admin",

@@ -584,3 +584,14 @@ def test_pages_lead_to_try_only_with_a_key_that_may_ask(site: Site, things: dict
             text = browser.get(f"/console/{page}").text
             words = re.findall("Try it<|Choose default/|Try those chosen<|>Let [a-z-]+ vote<", text)
             assert "<h1>" in text and bool(words) == ("infer" in scopes), (page, words)
+
+
+def test_an_operator_checks_the_store_from_operations(site: Site) -> None:
+    browser = site.browser(site.key(name="checks", scopes=EVERY_SCOPE)["key"])
+    page = "/console/operations?part=now"
+    assert "Check the store" in browser.get("/console/operations").text
+    assert send(browser, "/console/operations", {}).headers["hx-redirect"] == "/console/operations"
+    while "Nothing is wrong." not in (text := browser.get(page, **{"HX-Request": "true"}).text):
+        assert "under way since" in text, text
+    other = site.browser(site.key(name="looks")["key"])
+    assert "Store check" not in other.get("/console/operations").text
