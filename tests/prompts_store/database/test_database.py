@@ -205,7 +205,7 @@ def test_opening_and_closing_leaves_nothing_open(tmp_path: Path) -> None:
     for seed in range(10):
         with closing(PromptStore.open(tmp_path)) as store:
             publish(store, seed)
-    assert len(list(folder.iterdir())) == before
+    assert len(list(folder.iterdir())) <= before  # some of an earlier test's may be closed meanwhile
 
 
 def test_the_engine_is_only_made_for_sqlite_files_and_memory() -> None:

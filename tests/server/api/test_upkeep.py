@@ -229,7 +229,7 @@ def test_the_end_waits_for_a_collection_under_way(
         job = asyncio.ensure_future(Upkeep(library, metrics.api, HOUR, 0.0, ticks.sleep).run())
         await ticks.asked()
         ticks._go.put_nowait(None)
-        await asyncio.to_thread(begun.wait, 10)
+        assert await asyncio.to_thread(begun.wait, 300)
         await settle(job)  # the loop does not wait for the thread
         assert job.cancelled() and not ended.is_set()
 

@@ -141,7 +141,7 @@ def test_a_lease_is_kept_while_the_attempt_is_busy_and_no_longer(tmp_path: Path)
 
 def until(holds: Callable[[], bool]) -> None:
     pause = threading.Event()
-    for _ in range(3000):
+    for _ in range(30_000):
         if holds():
             return
         pause.wait(0.01)
