@@ -202,7 +202,7 @@ def open_page(chromium: Any, site: Site, complaints: list[str]) -> Iterator[Open
         context = chromium.new_context(viewport=size, color_scheme=scheme, base_url=site.url)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(300_000)
         page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         return page

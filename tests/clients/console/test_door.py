@@ -362,8 +362,10 @@ def test_the_page_of_any_job_follows_it(site: Site) -> None:
     made = site.key(name="follower")
     browser = site.browser(made["key"])
     with Client(site.url, made["key"]) as client:
-        job = client.evaluations.start(["sentiment@1"], [{"text": "a film", "label": "negative"}] * 200)
+        # It would take minutes, so that it runs when its page is asked for.
+        job = client.evaluations.start(["sentiment@1"], [{"text": "a film", "label": "negative"}] * 20_000)
         assert f'hx-get="/console/jobs/{job.id}/live"' in browser.get(f"/console/jobs/{job.id}").text
+        client.evaluations.cancel(job)
         client.evaluations.wait(job)
     over = browser.get(f"/console/jobs/{job.id}/live", **{"HX-Request": "true"})
     assert over.headers["hx-redirect"] == f"/console/jobs/{job.id}"
