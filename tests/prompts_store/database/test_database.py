@@ -94,9 +94,9 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
         publish(store, 1)
         publish(store, 2)
         store.set_alias("acme", "sst2", "live", 2)
-        before = (store.resolve("sst2", tenant="acme"), store.alias_history("acme", "sst2"))
+        before = (store.resolve("sst2", tenant="acme"), store.alias_history("acme", "sst2").items)
     with closing(PromptStore.open(tmp_path)) as store:
-        assert (store.resolve("sst2", tenant="acme"), store.alias_history("acme", "sst2")) == before
+        assert (store.resolve("sst2", tenant="acme"), store.alias_history("acme", "sst2").items) == before
         assert store.rollback("acme", "sst2").version == 1
 
 

@@ -110,6 +110,7 @@ ROWS: dict[tuple[str, str], tuple[Case, ...]] = {
     ("GET", "/openapi.json"): NONE,
     ("GET", "/v1/model"): NONE,
     ("GET", "/v1/operations"): NONE,
+    ("POST", "/v1/store/check"): NONE,
     ("GET", "/v1/me"): NONE,
     ("GET", "/v1/shared"): NONE,
     ("GET", "/v1/tasks"): NONE,
