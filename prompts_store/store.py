@@ -199,12 +199,21 @@ class PromptStore(
         """
         self._identity.adopt()
 
-    def check(self, *, repair: bool = False, going_on: Callable[[], None] = lambda: None) -> CheckReport:
+    def check(
+        self,
+        *,
+        repair: bool = False,
+        going_on: Callable[[], None] = lambda: None,
+        most: int | None = None,
+    ) -> CheckReport:
         """Compare the tables with their promises, and every blob and data file with its digest.
 
         Args:
             repair: correct what can be computed again: counts and the labels of the list.
-            going_on: called before each blob and data file is read; what it raises ends the check.
+            going_on: called before each blob, data file and row of an audit log, and each page of versions,
+                is read; what it raises ends the check.
+            most: how many problems of a kind the report has; None for all. Any number may be there, as of
+                blobs whose folder is lost.
         """
         checker = Checker(
             self._database,
@@ -213,6 +222,7 @@ class PromptStore(
             self._identity,
             repair=repair,
             going_on=going_on,
+            most=most,
             now=self._clock(),
         )
         return checker.run()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Select, delete, func, select, update
@@ -129,13 +129,25 @@ class AuditLog(StoreBase):
         return last - first + 1
 
 
-def verify_log(connection: Connection, tenant: str) -> AuditReport:
-    """See `AuditLog.verify_audit`."""
+def verify_log(
+    connection: Connection, tenant: str, going_on: Callable[[], None] = lambda: None
+) -> AuditReport:
+    """See `AuditLog.verify_audit`.
+
+    Args:
+        going_on: called before each row; what it raises ends it.
+    """
     query = select(audit_heads).where(audit_heads.c.tenant == tenant)
     row = connection.execute(query).one_or_none()
     head = row if row is None else AuditHead(row.sequence, row.hash, row.dropped, row.dropped_hash)
     rows = connection.execute(_rows(tenant, 0, EVERYTHING), execution_options={"yield_per": _READ_AT_ONCE})
-    return verify(tenant, head, (chain.row_record(row) for row in rows))
+
+    def records() -> Iterator[AuditRow]:
+        for row in rows:
+            going_on()
+            yield chain.row_record(row)
+
+    return verify(tenant, head, records())
 
 
 def _rows(tenant: str, after: int, which: AuditFilter) -> Select[tuple[object, ...]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
@@ -127,6 +128,8 @@ class CheckReport:
         orphans: blobs and contents that nothing names. They are not a problem: an upload is under way, or was
             interrupted. `collect` removes them.
         temporary_files: the same for temporary files.
+        problems: all of them, or the first of each kind.
+        found: how many problems of each kind there are.
     """
 
     versions: int
@@ -135,6 +138,7 @@ class CheckReport:
     temporary_files: int
     problems: tuple[Problem, ...]
     files: int = 0
+    found: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def clean(self) -> bool:

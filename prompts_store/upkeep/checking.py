@@ -58,6 +58,7 @@ class Checker:
         *,
         repair: bool,
         going_on: Callable[[], None],
+        most: int | None,
         now: datetime,
     ) -> None:
         self._database = database
@@ -66,8 +67,10 @@ class Checker:
         self._files = FileChecker(database, contents, going_on)
         self._repair = repair
         self._going_on = going_on
+        self._most = most
         self._now = now
         self._problems: list[Problem] = []
+        self._found: Counter[str] = Counter()
         self._rows = 0
 
     def run(self) -> CheckReport:
@@ -80,7 +83,9 @@ class Checker:
         self._check_audit()
         number = self._check_versions()
         self._check_blobs()
-        self._problems.extend(self._files.file_problems())
+        for problem in self._files.file_problems():
+            self._keep(problem)
+        self._going_on()
         with self._database.read(EVERY_TENANT) as connection:
             found = self._row_problems(connection, repair=False)
             orphans = self._orphans(connection) + self._files.orphans(connection)
@@ -90,14 +95,18 @@ class Checker:
                 found = self._row_problems(connection, repair=True)
                 if repaired := Counter(problem.kind for problem in found if problem.repaired):
                     chain.append(connection, "store.repair", OF_THE_STORE, now=self._now, after=repaired)
-        self._problems.extend(found)
+        for problem in found:
+            self._keep(problem)
         temporary = self._blobs.unfinished() + self._files.unfinished()
         problems = tuple(self._problems)
-        return CheckReport(number, self._rows, orphans, temporary, problems, self._files.checked)
+        return CheckReport(
+            number, self._rows, orphans, temporary, problems, self._files.checked, dict(self._found)
+        )
 
     def _check_versions(self) -> int:
         total = last = 0
         while True:
+            self._going_on()
             query = (
                 select_versions()
                 .where(versions.c.id > last, versions.c.deleted_at.is_(None))
@@ -169,7 +178,7 @@ class Checker:
             names = sorted(connection.execute(logs).scalars())
         for name in names:
             with self._database.read(EVERY_TENANT) as connection:
-                report = verify_log(connection, name)
+                report = verify_log(connection, name, self._going_on)
             for problem in report.problems:
                 self._add("audit_log", name or "the store", f"{problem.kind}: {problem.message}")
 
@@ -269,7 +278,12 @@ class Checker:
         return sum(entry.digest not in named for entry in self._blobs.entries())
 
     def _add(self, kind: str, where: str, message: str) -> None:
-        self._problems.append(Problem(kind, where, message))
+        self._keep(Problem(kind, where, message))
+
+    def _keep(self, problem: Problem) -> None:
+        self._found[problem.kind] += 1
+        if self._most is None or self._found[problem.kind] <= self._most:
+            self._problems.append(problem)
 
 
 def _named_by(connection: Connection, digest: str) -> str:

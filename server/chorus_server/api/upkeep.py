@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -17,7 +16,7 @@ from chorus_server.api.library.resolve import PromptLibrary
 from chorus_server.api.metrics import ApiMetrics
 from chorus_server.errors import ChorusError, shutting_down
 from prompts_store.errors import ConflictError, StoreError
-from prompts_store.upkeep.check_report import CheckReport, Problem
+from prompts_store.upkeep.check_report import CheckReport
 from prompts_store.upkeep.collector import CollectReport
 
 LOG = logging.getLogger("chorus.upkeep")
@@ -53,7 +52,6 @@ class StoreCheck:
     Attributes:
         ended_at: None while it is under way.
         report: what it found, with up to `MOST_SHOWN` problems of a kind; None until then, and if it failed.
-        found: how many problems of each kind there are.
         fence_fault: why row-level security does not stand; None if it does.
         message: why it failed.
     """
@@ -61,7 +59,6 @@ class StoreCheck:
     started_at: datetime
     ended_at: datetime | None = None
     report: CheckReport | None = None
-    found: Mapping[str, int] = field(default_factory=dict)
     fence_fault: str | None = None
     message: str = ""
 
@@ -111,7 +108,7 @@ class Upkeep:
         metrics.collections.inc(0, "refused")
 
     def close(self) -> None:
-        """End a check that is under way, before its next blob."""
+        """End a check that is under way, before the next that it reads."""
         self._closing = True
         self._checker.close()
 
@@ -137,14 +134,8 @@ class Upkeep:
                 raise shutting_down()
 
         store = self._library.store
-        report, shown = store.check(going_on=going_on), list[Problem]()
-        found: Counter[str] = Counter()
-        for problem in report.problems:
-            found[problem.kind] += 1
-            if found[problem.kind] <= MOST_SHOWN:
-                shown.append(problem)
-        report = replace(report, problems=tuple(shown))
-        return replace(begun, report=report, found=found, fence_fault=store.fence_fault())
+        report = store.check(going_on=going_on, most=MOST_SHOWN)
+        return replace(begun, report=report, fence_fault=store.fence_fault())
 
     async def run(self) -> None:
         """Purge and collect until cancelled. What is under way then ends on its thread."""

@@ -1,15 +1,18 @@
 import sqlite3
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from prompts_store import PromptStore
 from prompts_store.database import EVERY_TENANT
+from prompts_store.database.tables import blobs
 from prompts_store.errors import CorruptError, StoreError
 from prompts_store.records import EnsembleMember
-from prompts_store.testing import FakeClock, example_prompt
+from prompts_store.testing import FakeClock, example_file, example_prompt
 from tests.prompts_store.usage.usage_rows import REPLICA, row
 
 
@@ -148,13 +151,36 @@ def test_a_promise_not_kept_is_found(
 
 
 def test_a_check_ends_where_it_is_told_to(filled: PromptStore) -> None:
-    """Before a blob, or a data file."""
+    """Before a row of an audit log, a page of versions, a blob, a data file or the counts."""
+    example_file(filled, b"rows")
     asked: list[None] = []
     report = filled.check(going_on=lambda: asked.append(None))
-    assert len(asked) == report.blobs + report.files > 1
+    rows = sum(filled.verify_audit(tenant).rows for tenant in ("", "acme", "birch"))
+    assert len(asked) == rows + 1 + report.blobs + report.files + 1 and min(rows, report.blobs, report.files)
+    for last in range(1, len(asked) + 1):
+        begun: list[int] = []
 
-    def stop() -> None:
-        raise KeyboardInterrupt
+        def stop(begun: list[int] = begun, last: int = last) -> None:
+            begun.append(last)
+            if len(begun) == last:
+                raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        filled.check(going_on=stop)
+        with pytest.raises(KeyboardInterrupt):
+            filled.check(going_on=stop)
+        assert len(begun) == last
+
+
+def test_a_report_has_so_many_problems_of_a_kind(filled: PromptStore, tmp_path: Path) -> None:
+    """However many there are: of more, their number. Of tables and of blobs alike."""
+    for seed in range(3):
+        filled.publish("acme", f"more{seed}", *example_prompt(100 + seed))
+    for path in (tmp_path / "data" / "blobs").glob("*/*.npy"):
+        path.unlink()
+    with filled._database.write(EVERY_TENANT) as connection:
+        connection.execute(update(blobs).where(blobs.c.reference_count > 0).values(reference_count=7))
+    every, first = filled.check(), filled.check(most=2)
+    assert min(every.found["missing_blob"], every.found["wrong_count"]) > 2 and first.found == every.found
+    assert Counter(each.kind for each in every.problems) == every.found
+    assert Counter(each.kind for each in first.problems) == {
+        kind: min(2, n) for kind, n in every.found.items()
+    }

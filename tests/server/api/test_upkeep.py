@@ -363,18 +363,18 @@ def test_a_check_of_the_store_is_on_a_thread_of_its_own_and_told(
         ended = await over(upkeep)
         assert ended.report is not None and ended.report.clean and ended.report.versions == 1
         assert (ended.started_at, ended.ended_at) == (first.started_at, clock())
-        assert (ended.found, ended.message) == ({}, "")
+        assert (ended.report.found, ended.message) == ({}, "")
         library.store.publish("acme", "u", *example_prompt(5))
         with library.store._database.write(EVERY_TENANT) as connection:
             connection.execute(update(blobs).where(blobs.c.reference_count > 0).values(reference_count=7))
         upkeep.begin_check()
         ended = await over(upkeep)
-        assert ended.report is not None and ended.found == {"wrong_count": 2}
+        assert ended.report is not None and ended.report.found == {"wrong_count": 2}
         assert [problem.kind for problem in ended.report.problems] == ["wrong_count"] * 2
         monkeypatch.setattr("chorus_server.api.upkeep.MOST_SHOWN", 1)
         upkeep.begin_check()
         ended = await over(upkeep)
-        assert ended.report is not None and ended.found == {"wrong_count": 2}
+        assert ended.report is not None and ended.report.found == {"wrong_count": 2}
         assert len(ended.report.problems) == 1
         upkeep.close()
 

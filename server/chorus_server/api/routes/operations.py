@@ -202,7 +202,6 @@ async def _stored(services: Services, operator: bool) -> tuple[dict[str, Any], l
 def _check(check: StoreCheck) -> dict[str, Any]:
     report = check.report
     counted = ("versions", "blobs", "files", "orphans", "temporary_files")
-    problems = () if report is None else report.problems
     return {
         **{name: getattr(check, name) for name in ("started_at", "ended_at", "fence_fault", "message")},
         "clean": None if report is None else report.clean,
@@ -213,11 +212,15 @@ def _check(check: StoreCheck) -> dict[str, Any]:
                 **KINDS[kind]._asdict(),
                 "count": count,
                 "first": [
-                    {"where": each.where, "message": each.message} for each in problems if each.kind == kind
+                    {"where": each.where, "message": each.message}
+                    for each in report.problems
+                    if each.kind == kind
                 ],
             }
-            for kind, count in check.found.items()
-        ],
+            for kind, count in report.found.items()
+        ]
+        if report is not None
+        else [],
     }
 
 
