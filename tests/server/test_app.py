@@ -22,6 +22,7 @@ from chorus_server.app import (
     load,
     mesh_of,
 )
+from chorus_server.cli import importing
 from chorus_server.engine.config import EngineConfig
 from chorus_server.engine.executor.build import model_spec
 from chorus_server.engine.executor.programs import programs
@@ -165,6 +166,18 @@ def test_the_ready_line_tells_what_compiling_cost() -> None:
 
 def test_an_app_closes_before_it_was_brought_up(tmp_path: Path) -> None:
     close_app(build_app(Settings(model="x", data_dir=tmp_path)))
+
+
+def test_what_is_imported_is_excluded_from_collections() -> None:
+    before = gc.get_freeze_count()
+    with importing():
+        made = [[] for _ in range(1000)]
+        assert not gc.isenabled()
+        assert gc.get_freeze_count() == before  # the control
+    try:
+        assert gc.isenabled() and gc.get_freeze_count() - before > len(made)
+    finally:
+        gc.unfreeze()
 
 
 def test_what_is_alive_when_the_server_is_ready_costs_no_collection_anything() -> None:
