@@ -6,8 +6,9 @@
 Random weights of flan-t5-small's shape, and matrices of the type that serving chooses. Every slot is greedy
 and reads 128 positions. Each way of asking (`VARIANTS`) is one dispatch of 8 steps. Processes take turns,
 and both checkouts see the same machine. A part of the step is what the step loses when the part is made small
-(`SMALLER`). A time is the least of all rounds, because other work only ever adds to it. Compiled programs are
-kept in `--cache`, for the next run.
+(`SMALLER`); `traced_milliseconds` has the same step as XLA's own trace tells it, by what its operations read.
+A time is the least of all rounds, because other work only ever adds to it. Compiled programs are kept in
+`--cache`, for the next run.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -46,80 +51,161 @@ SMALLER: dict[str, tuple[dict[str, int], int]] = {
 def worker() -> None:
     """Answer each line of standard input, a variant or a part, with the seconds of one step."""
     import jax
-    import jax.numpy as jnp
-    import numpy as np
 
-    from chorus_server.engine.executor.build import model_spec
-    from chorus_server.engine.executor.compiling import compile_all
-    from chorus_server.engine.executor.programs import programs
-    from chorus_server.engine.plans import BlockShape, Ladder
-    from chorus_server.model.config import named_config
+    from chorus_server.kept_memory import keep_freed_memory
     from chorus_server.model.matrix_types import choose_matrix_dtype, processor_flags
-    from chorus_server.model.t5 import assemble, random_tensors
 
+    keep_freed_memory()  # as a server does
     matrix_dtype, _ = choose_matrix_dtype("auto", "float32", "cpu", processor_flags())
-    made: dict[str, Callable[[dict[str, Any]], float]] = {}
-
-    def build(smaller: dict[str, int], length: int) -> Callable[[dict[str, Any]], float]:
-        full = named_config("small")
-        known = {
-            name: value
-            for name, value in smaller.items()
-            if name in {f.name for f in dataclasses.fields(full)}
-        }
-        config = dataclasses.replace(full, **known)
-        model = assemble(config, "unrolled", "float32", random_tensors(config, 0), None, None, matrix_dtype)
-        shape = BlockShape(length, NEW, SLOTS)
-        ladder = Ladder(((1, length),), (shape,), (), 8)
-        spec = model_spec(model, 8)
-        wanted = [
-            each
-            for each in programs(spec, ladder)
-            if each.name.startswith(("empty", "decode")) and "grouped" not in each.name
-        ]
-        compiled = compile_all(wanted)
-        (decode,) = (compiled[each.name] for each in wanted if each.name.startswith("decode"))
-        random, kept = np.random.default_rng(0), list[Any]()
-
-        def seconds(settings: dict[str, Any]) -> float:
-            state = compiled["empty"]()[2][0]
-            if not kept:
-                kept.append(
-                    jax.tree.map(
-                        lambda leaf: jnp.asarray(random.standard_normal(leaf.shape, np.float32), leaf.dtype),
-                        state.memory,
-                    )
-                )
-            memory = jax.tree.map(jnp.copy, kept[0])
-            asked = {"max_new_tokens": NEW, "min_new_tokens": NEW, "seed": 7} | settings
-            own = {
-                name: np.full((SLOTS,), value, state.slots.settings[name].dtype)
-                for name, value in asked.items()
-            }
-            slots = dataclasses.replace(
-                state.slots, active=np.ones((SLOTS,), np.bool_), settings=state.slots.settings | own
-            )
-            state = dataclasses.replace(
-                state, memory=memory, memory_lengths=np.full((SLOTS,), length, np.int32), slots=slots
-            )
-            state = jax.block_until_ready(jax.tree.map(jnp.asarray, state))
-            release = np.zeros((SLOTS,), np.bool_)
-            begun = time.perf_counter()
-            jax.block_until_ready(decode(model.params, state, release, np.int32(STEPS)))
-            return (time.perf_counter() - begun) / STEPS
-
-        return seconds
-
+    made: dict[str, Dispatch] = {}
     for line in sys.stdin:
         name = line.strip()
         if name == "facts":
             answer: Any = {**_facts(matrix_dtype), "device": jax.devices()[0].device_kind}
+        elif name == "trace":
+            answer = min((_traced(made[""]) for _ in range(3)), key=lambda each: sum(each.values()))
         else:
             part = name if name in SMALLER else ""
             if part not in made:
-                made[part] = build(*SMALLER.get(part, ({}, LENGTH)))
+                made[part] = Dispatch(part, matrix_dtype)
             answer = made[part](VARIANTS.get(name, {}))
         print(json.dumps(answer), flush=True)
+
+
+class Dispatch:
+    """The compiled program with a part made small (or none), and a full block's state.
+
+    Attributes:
+        text: of the program as XLA compiled it.
+    """
+
+    def __init__(self, part: str, matrix_dtype: Any) -> None:
+        import jax
+        import jax.numpy as jnp
+        import numpy as np
+
+        from chorus_server.engine.executor.build import model_spec
+        from chorus_server.engine.executor.compiling import compile_all
+        from chorus_server.engine.executor.programs import programs
+        from chorus_server.engine.plans import BlockShape, Ladder
+        from chorus_server.model.config import named_config
+        from chorus_server.model.t5 import assemble, random_tensors
+
+        smaller, self._length = SMALLER.get(part, ({}, LENGTH))
+        config = _with(named_config("small"), smaller)
+        model = assemble(config, "unrolled", "float32", random_tensors(config, 0), None, None, matrix_dtype)
+        shape = BlockShape(self._length, NEW, SLOTS)
+        spec = model_spec(model, 8)
+        wanted = [
+            each
+            for each in programs(spec, Ladder(((1, self._length),), (shape,), (), 8))
+            if each.name.startswith(("empty", "decode")) and "grouped" not in each.name
+        ]
+        compiled = compile_all(wanted)
+        (self._decode,) = (compiled[each.name] for each in wanted if each.name.startswith("decode"))
+        self.text: str = self._decode.as_text()
+        self._params, self._empty, random = model.params, compiled["empty"], np.random.default_rng(0)
+        self._memory = jax.tree.map(
+            lambda leaf: jnp.asarray(random.standard_normal(leaf.shape, np.float32), leaf.dtype),
+            self._empty()[2][0].memory,
+        )
+
+    def __call__(
+        self, settings: dict[str, Any], watched: Callable[[], AbstractContextManager[Any]] = nullcontext
+    ) -> float:
+        """Seconds of one step; `watched` is entered around the dispatch alone."""
+        import jax
+        import jax.numpy as jnp
+        import numpy as np
+
+        state = self._empty()[2][0]
+        asked = {"max_new_tokens": NEW, "min_new_tokens": NEW, "seed": 7} | settings
+        own = {
+            name: np.full((SLOTS,), value, state.slots.settings[name].dtype) for name, value in asked.items()
+        }
+        slots = dataclasses.replace(
+            state.slots, active=np.ones((SLOTS,), np.bool_), settings=state.slots.settings | own
+        )
+        state = dataclasses.replace(
+            state,
+            memory=jax.tree.map(jnp.copy, self._memory),
+            memory_lengths=np.full((SLOTS,), self._length, np.int32),
+            slots=slots,
+        )
+        state = jax.block_until_ready(jax.tree.map(jnp.asarray, state))
+        release = np.zeros((SLOTS,), np.bool_)
+        with watched():
+            begun = time.perf_counter()
+            jax.block_until_ready(self._decode(self._params, state, release, np.int32(STEPS)))
+            return (time.perf_counter() - begun) / STEPS
+
+
+def _with(config: Any, fields: dict[str, int]) -> Any:
+    """The config with those of the fields that this checkout's has."""
+    own = {each.name for each in dataclasses.fields(config)}
+    return dataclasses.replace(config, **{name: value for name, value in fields.items() if name in own})
+
+
+def _traced(dispatch: Dispatch) -> dict[str, float]:
+    """Milliseconds of a step by kind, from a trace of a dispatch. What ran at the same time counts twice."""
+    import jax
+
+    with tempfile.TemporaryDirectory() as folder:
+        dispatch({}, lambda: jax.profiler.trace(folder))
+        (file,) = Path(folder).rglob("*.xplane.pb")
+        planes = jax.profiler.ProfileData.from_file(str(file)).planes
+        kinds, found = _kinds(dispatch.text), Counter[str]()
+        for event in (event for plane in planes for line in plane.lines for event in line.events):
+            if event.name in kinds:
+                found[kinds[event.name]] += event.duration_ns / 1e6 / STEPS
+    return dict(found.most_common())
+
+
+def _kinds(text: str) -> dict[str, str]:
+    """What each operation of the step's loop is for, by its name in XLA's text of the program."""
+    from chorus_server.model.config import named_config
+
+    config = named_config("small")
+    D, F, V, HK, H = (
+        config.d_model,
+        config.d_ff,
+        config.padded_vocab_size,
+        config.inner_width,
+        config.num_heads,
+    )
+    matrices = {
+        (D, V): "product: logits",
+        (D, F): "products: feed-forward",
+        (F, D): "products: feed-forward",
+        (D, HK): "products: attention's matrices",
+        (HK, D): "products: attention's matrices",
+        (SLOTS, H, LENGTH, config.d_kv): "reading the encoder memory",
+        (SLOTS, H, NEW, config.d_kv): "reading the self-attention cache",
+    }
+    line = re.compile(r"^\s*(?:ROOT )?%([\w.-]+) = \(?\w+\[([\d,]*)\]\S* ([\w-]+)\((.*)$", re.MULTILINE)
+    heads = re.compile(r"^%([\w.-]+) \(.*?^}", re.MULTILINE | re.DOTALL)
+    operations = {each[1]: each for each in line.finditer(text)}
+    bodies = {each[1]: each[0] for each in heads.finditer(text)}
+    shape = {name: tuple(map(int, filter(None, each[2].split(",")))) for name, each in operations.items()}
+    kinds: dict[str, str] = {}
+    for name, each in operations.items():
+        if each[3] in ("while", "conditional", "call", "parameter", "get-tuple-element", "tuple"):
+            continue
+        called = re.search(r"calls=%([\w.-]+)", each[4])
+        inside = bodies.get(called[1], "") if called else ""
+        dot = re.search(r" dot\(%[\w.-]+, %([\w.-]+)\)", inside or each[0])
+        near = [shape[name], *(shape.get(other, ()) for other in re.findall(r"%([\w.-]+)", each[4]))]
+        if dot:
+            kinds[name] = matrices.get(shape[dot[1]], "another product")
+        elif any(size[:1] == (SLOTS,) and V in (size[-1], size[-1] * size[1 % len(size)]) for size in near):
+            kinds[name] = "choosing a token"
+        elif (SLOTS, H, NEW, config.d_kv) in near:
+            kinds[name] = "writing the self-attention cache"
+        elif any(size[:2] == (SLOTS, H) for size in near):
+            kinds[name] = "softmax, and what lies between attention's products"
+        else:
+            kinds[name] = "norms, activations, embedding and the rest"
+    return kinds
 
 
 def _facts(matrix_dtype: str) -> dict[str, Any]:
@@ -219,7 +305,7 @@ def measure(before: Path | None, cache: Path, rounds: int, pairs: int) -> dict[s
     for which, worker in workers.items():
         for name in asked[which]:
             worker.ask(name)  # compiles
-    facts = workers["after"].ask("facts")
+    facts, traced = workers["after"].ask("facts"), workers["after"].ask("trace")
     taken: dict[str, dict[str, list[float]]] = {
         which: {name: [] for name in asked[which]} for which in workers
     }
@@ -246,6 +332,7 @@ def measure(before: Path | None, cache: Path, rounds: int, pairs: int) -> dict[s
             **parts,
             "projections, norms, embedding and the rest": full - sum(parts.values()),
         },
+        "traced_milliseconds": traced,
         "reading_milliseconds": needed,
         "over_reading": full / needed,
     }

@@ -7,8 +7,8 @@ StoreError                 store_unavailable
 ├── NotFoundError          not_found, unknown_task, unknown_version, unknown_alias, unknown_ensemble,
 │                          unknown_file, unknown_job, unknown_tenant, unknown_key, unknown_grant, no_store
 ├── ConflictError          conflict, file_in_use, file_deleted, job_over, job_not_stopped, tenant_exists,
-│                          too_many_keys, key_over, too_many_grants, other_store, mass_removal,
-│                          store_not_empty, alias_moved
+│                          too_many_keys, key_over, too_many_grants, too_many_aliases, other_store,
+│                          mass_removal, store_not_empty, alias_moved
 │   └── LeaseLostError     lease_lost
 ├── LimitError             limit_exceeded, too_many_jobs
 └── CorruptError           corrupt_blob, corrupt_file

@@ -199,14 +199,21 @@ class PromptStore(
         """
         self._identity.adopt()
 
-    def check(self, *, repair: bool = False) -> CheckReport:
+    def check(self, *, repair: bool = False, going_on: Callable[[], None] = lambda: None) -> CheckReport:
         """Compare the tables with their promises, and every blob and data file with its digest.
 
         Args:
             repair: correct what can be computed again: counts and the labels of the list.
+            going_on: called before each blob and data file is read; what it raises ends the check.
         """
         checker = Checker(
-            self._database, self._blobs, self._contents, self._identity, repair=repair, now=self._clock()
+            self._database,
+            self._blobs,
+            self._contents,
+            self._identity,
+            repair=repair,
+            going_on=going_on,
+            now=self._clock(),
         )
         return checker.run()
 

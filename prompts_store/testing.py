@@ -60,10 +60,10 @@ def example_calibration(temperature: float = 2.0, **fields: Any) -> FittedCalibr
 
 
 def example_file(
-    store: PromptStore, content: bytes, *, name: str = "train.jsonl", tenant: str = "acme"
+    store: PromptStore, content: bytes, *, name: str = "train.jsonl", tenant: str = "acme", made_by: str = ""
 ) -> DataFile:
     """Upload a data file."""
-    with store.write_file(tenant, name, max_bytes=len(content)) as writer:
+    with store.write_file(tenant, name, made_by=made_by, max_bytes=len(content)) as writer:
         writer.write(content)
         return writer.commit()
 

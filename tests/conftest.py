@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import hypothesis
 import pytest
 import uvicorn.server
 from jaxtyping import install_import_hook
@@ -33,6 +34,10 @@ def _modules_with_shapes() -> list[str]:
 
 # Their arguments and results are checked whenever a function is called or traced.
 install_import_hook(_modules_with_shapes(), "beartype.beartype")
+
+# Of what Hypothesis tries: the same examples in every run, however long a busy machine takes for one.
+hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("tests")
 
 gc.disable()  # while test modules are imported
 

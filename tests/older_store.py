@@ -24,6 +24,7 @@ from prompts_store.upkeep import checking
 LATER_COLUMNS = (
     ("jobs", "paused", "BOOLEAN NOT NULL DEFAULT FALSE"),
     ("files", "purpose", "VARCHAR(16) NOT NULL DEFAULT 'fine-tune'"),
+    ("files", "made_by", "VARCHAR(32)"),
     ("store_identity", "upkeep_due_at", "BIGINT"),
 )
 """Columns that today's code reads and those tables lack: they are there inside, and gone afterwards."""

@@ -60,7 +60,7 @@ CONTENDERS = {
     "peft_bf16_kept": ("peft_worker.py", "bf16"),
 }
 KEEPING = (
-    "glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=536870912:glibc.malloc.trim_threshold=536870912"
+    "glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=536870912:glibc.malloc.trim_threshold=1073741824"
 )
 """What `chorus_server.kept_memory` does for Chorus, for torch (`peft_bf16_kept`)."""
 

@@ -222,6 +222,7 @@ BY_CODE: dict[str, type[ApiError]] = {
     "too_many_keys": ConflictError,
     "key_over": ConflictError,
     "too_many_grants": ConflictError,
+    "too_many_aliases": ConflictError,
     "too_large": TooLargeError,
     "quota_exceeded": QuotaExceededError,
     "too_many_jobs": QuotaExceededError,

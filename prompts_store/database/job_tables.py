@@ -46,6 +46,8 @@ files = Table(
     Column("deleted_by", Text, nullable=False, default=""),
     # See `files.records.FilePurpose`.
     Column("purpose", String(16), nullable=False, server_default="fine-tune"),
+    # See `files.records.DataFile`.
+    Column("made_by", PUBLIC_ID, nullable=True),
     Index("ix_files_alive", "tenant", "number", sqlite_where=_ALIVE, postgresql_where=_ALIVE),
     # Equal bytes are stored once for all tenants; the collector asks who still needs them.
     Index("ix_files_sha256", "sha256"),

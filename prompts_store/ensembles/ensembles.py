@@ -195,10 +195,12 @@ class Ensembles(Lists):
         """
         return self._rolled_back(_KIND, tenant, name, alias, version, expected, moved_by)
 
-    def ensemble_alias_history(self, tenant: str, name: str, *, limit: int | None = None) -> list[AliasMove]:
-        """The newest `limit` moves of an ensemble's aliases, or every move; oldest first. NotFoundError:
+    def ensemble_alias_history(
+        self, tenant: str, name: str, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
+    ) -> Page[AliasMove]:
+        """A page of the moves of an ensemble's aliases, as of a task's. Raises as that does:
         `unknown_ensemble`."""
-        return self._history(_KIND, tenant, name, limit)
+        return self._history(_KIND, tenant, name, limit, cursor)
 
 
 def ensemble_digest(members: Sequence[EnsembleMember], vote: str) -> str:

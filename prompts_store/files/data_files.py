@@ -50,6 +50,7 @@ class DataFiles(StoreBase):
         name: str,
         *,
         created_by: str = "",
+        made_by: str = "",
         max_bytes: int,
         purpose: FilePurpose = "fine-tune",
     ) -> Iterator[FileWriter]:
@@ -57,6 +58,7 @@ class DataFiles(StoreBase):
 
         Args:
             name: the uploader's name for it, without folders.
+            created_by, made_by: see `DataFile`.
             max_bytes: the most bytes that it may have.
             purpose: what it is for.
 
@@ -103,6 +105,7 @@ class DataFiles(StoreBase):
                     now,
                     created_by,
                     purpose=purpose,
+                    made_by=made_by,
                 )
                 _add_file(connection, file)
                 chain.append(connection, "file.create", tenant, file.id, now=now, after=_facts(file))
@@ -271,6 +274,7 @@ def _add_file(connection: Connection, file: DataFile) -> None:
             created_at=file.created_at,
             created_by=file.created_by,
             purpose=file.purpose,
+            made_by=file.made_by,
         )
     )
 
@@ -292,4 +296,5 @@ def _file_record(row: Row[Any]) -> DataFile:
         created_by=row.created_by,
         deleted_at=row.deleted_at,
         purpose=row.purpose,
+        made_by=row.made_by,
     )

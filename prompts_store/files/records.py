@@ -18,7 +18,10 @@ class DataFile:
         id: `file-` and 24 hexadecimal digits.
         name: the uploader's name for it, for people and for guessing the format. Never a path.
         sha256: of the bytes, in hex.
+        created_by: the name of the key that uploaded it, or made the job that made it.
         deleted_at: set by a tombstone.
+        made_by: id of the key that uploaded it, or of the job that made it; empty if that key has none; None
+            where an older Chorus stored it.
     """
 
     id: str
@@ -30,3 +33,4 @@ class DataFile:
     created_by: str = ""
     deleted_at: datetime | None = None
     purpose: FilePurpose = "fine-tune"
+    made_by: str | None = ""

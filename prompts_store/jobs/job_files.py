@@ -11,12 +11,13 @@ from prompts_store.base import StoreBase
 from prompts_store.database.job_tables import files as file_table
 from prompts_store.database.job_tables import job_files, jobs
 from prompts_store.files.records import DataFile
+from prompts_store.ids import JOB
 from prompts_store.jobs.records import Job
 from prompts_store.jobs.rows import job_record
 from prompts_store.names import check_name
 
-_MADE_BY = re.compile(r"(job-[0-9a-f]{24})-")
-"""What the name of a file that a job made begins with."""
+_NAMED = re.compile(r"(job-[0-9a-f]{24})-")
+"""What the name of a file that a job made begins with. Others may call theirs so too."""
 
 _PAIRS_AT_ONCE = 100
 
@@ -25,17 +26,18 @@ class JobFiles(StoreBase):
     """Files by the jobs that they belong to."""
 
     def files_seen(
-        self, tenant: str, found: Sequence[DataFile], uploader: str, may_see: Callable[[Job], bool]
+        self, tenant: str, found: Sequence[DataFile], key: str, name: str, may_see: Callable[[Job], bool]
     ) -> list[DataFile]:
         """Those of a tenant's files that belong to a job that may be seen. A file that belongs to no job yet
         is seen by whoever uploaded it.
 
         Args:
             found: as the store gave them.
-            uploader: what the file says of who made it, see `DataFile.created_by`.
+            key, name: of the key that asks: its id, and its name, by which files are seen whose maker is not
+                known.
         """
         check_name(tenant, field="tenant")
-        makers = {file.id: match[1] for file in found if (match := _MADE_BY.match(file.name))}
+        makers = {file.id: job for file in found if (job := _job_of(file)) is not None}
         made = select(jobs).where(jobs.c.tenant == tenant, jobs.c.id.in_(set(makers.values())))
         with self._database.read(tenant) as connection:
             by_id = {row.id: may_see(job_record(row)) for row in connection.execute(made)} if makers else {}
@@ -43,7 +45,19 @@ class JobFiles(StoreBase):
         for file, job in makers.items():
             if job in by_id:  # whoever else reads it
                 seen[file] = by_id[job] or seen.get(file, False)
-        return [file for file in found if seen.get(file.id, file.created_by == uploader)]
+        return [file for file in found if seen.get(file.id, _uploaded(file, key, name))]
+
+
+def _job_of(file: DataFile) -> str | None:
+    """The job that made a file; None if none did."""
+    if file.made_by is not None:
+        return file.made_by if file.made_by.startswith(f"{JOB}-") else None
+    match = _NAMED.match(file.name)
+    return match and match[1]
+
+
+def _uploaded(file: DataFile, key: str, name: str) -> bool:
+    return file.created_by == name if file.made_by is None else file.made_by == key
 
 
 def _read_by_jobs(

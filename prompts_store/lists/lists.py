@@ -161,11 +161,13 @@ class Lists(StoreBase):
         with self._database.write(tenant) as connection:
             yield connection, find_list(connection, kind, tenant, name).id
 
-    def _history(self, kind: ListKind[V], tenant: str, name: str, limit: int | None) -> list[AliasMove]:
+    def _history(
+        self, kind: ListKind[V], tenant: str, name: str, limit: int, cursor: str | None
+    ) -> Page[AliasMove]:
         check_owner(tenant, name, field=kind.word)
         with self._database.read(tenant) as connection:
             key = find_list(connection, kind, tenant, name).id
-            return aliasing.history(connection, kind.family, key, limit)
+            return aliasing.history(connection, kind.family, key, limit, cursor)
 
 
 def add_version(

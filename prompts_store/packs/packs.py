@@ -190,10 +190,12 @@ class Packs(Lists):
         """
         return self._rolled_back(_KIND, tenant, name, alias, version, expected, moved_by)
 
-    def pack_alias_history(self, tenant: str, name: str, *, limit: int | None = None) -> list[AliasMove]:
-        """The newest `limit` moves of a pack's aliases, or every move; oldest first. NotFoundError:
+    def pack_alias_history(
+        self, tenant: str, name: str, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
+    ) -> Page[AliasMove]:
+        """A page of the moves of a pack's aliases, as of a task's. Raises as that does:
         `unknown_pack`."""
-        return self._history(_KIND, tenant, name, limit)
+        return self._history(_KIND, tenant, name, limit, cursor)
 
 
 def _pack_digest(entries: Sequence[PackEntry], unknown_questions: str) -> str:

@@ -11,7 +11,8 @@ from prompts_store.base import StoreBase, check_owner
 from prompts_store.jobs.records import Lease
 from prompts_store.jobs.rows import held
 from prompts_store.names import LIVE, check_alias
-from prompts_store.records import AliasMove
+from prompts_store.pages import DEFAULT_LIMIT
+from prompts_store.records import AliasMove, Page
 from prompts_store.tasks import aliasing
 from prompts_store.tasks.references import check_version
 from prompts_store.tasks.rows import find_task, refresh_labels
@@ -34,13 +35,19 @@ class Aliases(StoreBase):
             key = find_task(connection, tenant, task).id
             return aliasing.backs_of(connection, aliasing.TASKS, [key]).get(key, {})
 
-    def alias_history(self, tenant: str, task: str, *, limit: int | None = None) -> list[AliasMove]:
-        """The newest `limit` moves of a task's aliases, or every move; oldest first. NotFoundError:
-        `unknown_task`."""
+    def alias_history(
+        self, tenant: str, task: str, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
+    ) -> Page[AliasMove]:
+        """A page of the moves of a task's aliases: the newest, oldest first; the next page has older ones.
+
+        Raises:
+            InvalidError: a bad limit or cursor.
+            NotFoundError: `unknown_task`.
+        """
         check_owner(tenant, task)
         with self._database.read(tenant) as connection:
             key = find_task(connection, tenant, task).id
-            return aliasing.history(connection, aliasing.TASKS, key, limit)
+            return aliasing.history(connection, aliasing.TASKS, key, limit, cursor)
 
     def set_alias(
         self,
@@ -61,7 +68,7 @@ class Aliases(StoreBase):
 
         Raises:
             NotFoundError: `unknown_task`, `unknown_version`.
-            ConflictError: `alias_moved`: it names another than `expected`.
+            ConflictError: `alias_moved`: it names another than `expected`; `too_many_aliases`.
             LeaseLostError: another process runs the job now.
         """
         check_version(number)

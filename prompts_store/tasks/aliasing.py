@@ -39,9 +39,14 @@ from prompts_store.audit import chain
 from prompts_store.audit.records import Action
 from prompts_store.database import tables
 from prompts_store.errors import ConflictError, NotFoundError
-from prompts_store.records import AliasMove
+from prompts_store.pages import check_limit, decode_cursor, encode_cursor
+from prompts_store.records import AliasMove, Page
+from prompts_store.tasks.references import check_version
 from prompts_store.tenants import feed
 from prompts_store.tenants.records import ChangeKind
+
+MAX_ALIASES = 100
+"""Of one task, ensemble or pack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +135,23 @@ def backs_of(connection: Connection, family: Family, owner_ids: Sequence[int]) -
 
 
 def history(
-    connection: Connection, family: Family, owner_id: int, limit: int | None = None
-) -> list[AliasMove]:
-    """The newest moves of all aliases of one name, oldest first; every move without a limit."""
-    table = family.moves
-    query = select(table).where(table.c.owner_id == owner_id).order_by(table.c.id.desc()).limit(limit)
-    return [_move_record(row) for row in reversed(connection.execute(query).all())]
+    connection: Connection, family: Family, owner_id: int, limit: int, cursor: str | None
+) -> Page[AliasMove]:
+    """A page of the moves of all aliases of one name: the newest, oldest first; the next page has older ones.
+
+    Raises:
+        InvalidError: a bad limit or cursor.
+    """
+    limit, table = check_limit(limit), family.moves
+    # How many moves were not on a page yet. None is ever removed or put between, so a count is a place.
+    left = decode_cursor(table.name, cursor, check_version)
+    of_it = table.c.owner_id == owner_id
+    if left is None:
+        left = connection.execute(select(func.count()).select_from(table).where(of_it)).scalar_one()
+    older = max(0, left - limit)
+    query = select(table).where(of_it).order_by(table.c.id).offset(older).limit(left - older)
+    moves = tuple(map(_move_record, connection.execute(query)))
+    return Page(moves, encode_cursor(table.name, older) if older else None)
 
 
 def moves_of(connection: Connection, family: Family, move_ids: Sequence[int]) -> dict[int, AliasMove]:
@@ -166,7 +182,7 @@ def move(
 
     Raises:
         NotFoundError: `unknown_version`.
-        ConflictError: `alias_moved`: it names another than `expected`.
+        ConflictError: `alias_moved`: it names another than `expected`; `too_many_aliases`.
     """
     if not _is_live(connection, family, owner_id, number):
         raise NotFoundError(
@@ -174,10 +190,17 @@ def move(
             field="version",
             code="unknown_version",
         )
-    previous = current(connection, family, owner_id).get(alias)
+    there = current(connection, family, owner_id)
+    previous = there.get(alias)
     if previous == number:
         return AliasMove(alias, number, previous, now, moved_by)
     _check_expected(alias, previous, expected)
+    if previous is None and len(there) >= MAX_ALIASES:
+        raise ConflictError(
+            f"The {family.noun} has {MAX_ALIASES} aliases, and may have no more: remove one.",
+            field="alias",
+            code="too_many_aliases",
+        )
     last = _last_move(connection, family, owner_id, alias)
     # A removal does not count as a state to go back to; the state before it does.
     back_id = None if last is None else last.id if last.number is not None else last.back_id

@@ -4,7 +4,7 @@ name says."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -57,13 +57,15 @@ class Checker:
         identity: Identity,
         *,
         repair: bool,
+        going_on: Callable[[], None],
         now: datetime,
     ) -> None:
         self._database = database
         self._blobs = blobs
         self._identity = identity
-        self._files = FileChecker(database, contents)
+        self._files = FileChecker(database, contents, going_on)
         self._repair = repair
+        self._going_on = going_on
         self._now = now
         self._problems: list[Problem] = []
         self._rows = 0
@@ -116,6 +118,7 @@ class Checker:
 
     def _check_blobs(self) -> None:
         for row in self._blob_rows():
+            self._going_on()
             self._rows += 1
             if row.reference_count and self._blob_problem(row.digest):
                 # Look again under the publish lock: it may have been deleted and collected meanwhile.

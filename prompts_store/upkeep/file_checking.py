@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sqlalchemy import Connection, func, select, update
 
@@ -21,14 +21,16 @@ class FileChecker:
         checked: how many different contents were checked.
     """
 
-    def __init__(self, database: Database, contents: Contents) -> None:
+    def __init__(self, database: Database, contents: Contents, going_on: Callable[[], None]) -> None:
         self._database = database
         self._contents = contents
+        self._going_on = going_on
         self.checked = 0
 
     def file_problems(self) -> Iterator[Problem]:
         """Read every content of a live file, in pieces, and compare it with its digest."""
         for digest in self._digests():
+            self._going_on()
             self.checked += 1
             # Look again, because it may have been deleted and collected meanwhile.
             if self._problem(digest) and self._is_live(digest) and (problem := self._problem(digest)):

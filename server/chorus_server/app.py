@@ -165,6 +165,7 @@ def close_app(app: App) -> bool:
     app.services.text.close()
     app.services.callers.last_use.write_rest()
     app.services.changes.close()
+    app.services.upkeep.close()
     app.services.library.close()
     if app.spans is not None:
         app.spans.close()

@@ -131,7 +131,7 @@ def _register_task(
             lineage=version["lineage"], metrics=version["metrics"], description=task["description"],
         )  # fmt: skip
     # The first version set `@live`; if somebody moved it since, we leave it where they put it.
-    moves = [move.moved_by for move in store.alias_history(tenant, name) if move.alias == LIVE]
+    moves = [move.moved_by for move in store.alias_history(tenant, name).items if move.alias == LIVE]
     if moves == [_MADE_BY]:
         store.set_alias(tenant, name, LIVE, task["live"], moved_by=_MADE_BY)
     return "made" if begun < shipped else "whole"

@@ -11,7 +11,11 @@ import ctypes
 from typing import Any
 
 _LARGEST = 2**29
-"""Bytes of the largest block that is kept, and of the free end of the heap that is."""
+"""Bytes of the largest block that is kept."""
+
+_FREE_END = 2 * _LARGEST
+"""Bytes of the free end of the heap that are kept. A large block lies there beside whatever else is free; if
+both were given back at 512 MiB together, most calls would get fresh pages."""
 
 _LARGEST_BEFORE = 2**25
 """Bytes of the largest block that an older glibc agrees to keep. It has to agree to something: after any of
@@ -35,6 +39,6 @@ def keep_freed_memory() -> bool:
         (each for each in (_LARGEST, _LARGEST_BEFORE) if library.mallopt(_MMAP_THRESHOLD, each)), 0
     )
     if largest:
-        library.mallopt(_TRIM_THRESHOLD, _LARGEST)
+        library.mallopt(_TRIM_THRESHOLD, _FREE_END)
         library.mallopt(_ARENA_MAX, 1)
     return largest > 0

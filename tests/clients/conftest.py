@@ -12,9 +12,9 @@ from click.testing import CliRunner, Result
 from chorus import Client
 from chorus.cli import root
 from tests.clients.fake_chorus import FakeChorus, on_loopback
-from tests.server.api.conftest import api, vocabulary
+from tests.server.api.conftest import api, patient_server, vocabulary
 
-__all__ = ["api", "vocabulary"]
+__all__ = ["api", "patient_server", "vocabulary"]
 """A real server for a module: tests use task names of their own."""
 
 Run = Callable[..., Result]

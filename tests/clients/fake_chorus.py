@@ -277,6 +277,9 @@ class FakeChorus:
         minutes = int(request.url.params["minutes"])
         return httpx2.Response(200, json=OPERATIONS | {"hour": [tick(n) for n in range(6 * minutes)]})
 
+    def check_store(self, request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(202, json=CHECK | {"ended_at": None, "clean": None, "problems": []})
+
     def usage(self, request: httpx2.Request) -> httpx2.Response:
         groups = request.url.params.get_list("group_by")
         counts = {"items": 1200, "tokens_in": 7, "tokens_out": 3, "work_units": 10}
@@ -285,6 +288,18 @@ class FakeChorus:
         first = {"start": start, "task": "acme/sst2" if "task" in groups else None, **named, **counts}
         return httpx2.Response(200, json={"group_by": groups, "usage": [first, first | {"task": None}]})
 
+
+CHECK: dict[str, Any] = {
+    "started_at": "2026-01-01T00:00:00Z", "ended_at": "2026-01-01T00:01:00Z", "clean": False,
+    "versions": 3, "blobs": 2, "files": 1, "orphans": 0, "temporary_files": 0, "fence_fault": None,
+    "message": "",
+    "problems": [
+        {
+            "kind": "missing_blob", "meaning": "Values are missing.", "advice": "Publish them again.",
+            "count": 12, "first": [{"where": "d" * 64, "message": "it is missing"}],
+        }
+    ],
+}  # fmt: skip
 
 OPERATIONS: dict[str, Any] = {
     "process": "host process 7",
@@ -325,6 +340,7 @@ OPERATIONS: dict[str, Any] = {
         "trouble": None,
         "last_collection": {"at": NOW, "outcome": "collected", "blobs": 1, "freed_bytes": 60, "message": ""},
         "collection_due_at": NOW,
+        "check": CHECK,
     },
     "lease_holders": [
         {"name": "host process 7", "leases": 1, "of": "jobs", "expires_at": NOW, "this": True}
@@ -380,6 +396,7 @@ ROUTES = (
     (r"/v1/model", "model"),
     (r"/v1/usage", "usage"),
     (r"/v1/operations", "operations"),
+    (r"/v1/store/check", "check_store"),
     (r"/readyz", "readyz"),
     (r"/healthz", "healthz"),
     (r"/metrics", "metrics"),

@@ -234,6 +234,7 @@ def test_operations(run: Run) -> None:
         "on the device acme/sst2 20, the base model 4, 3 other tasks 8",
         "last prefill 8 requests of 3 tasks, 19 % padding", "waiting, others 11 of 2 tenants",
         "memory plan 2 of 8 MiB", "programs 24 in 3.1 s, 20 from the cache", "store works", "acme 30 2100",
+        "store check 2026-01-01 00:01 missing_blob 12",
         "job-1 tuning acme", "host process 7 jobs 1 yes",
         # The first five minutes: the sum of 0 to 29, and of each the worst.
         "2026-01-01 00:04 435 30 60 200 700 2929 24",

@@ -334,10 +334,11 @@ def test_what_may_be_repeated_is_asked_again_where_a_proxy_lost_the_server() -> 
 
 
 def test_nobody_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
     slept: list[float] = []
-    refused = pytest.raises(errors.ConnectionFailedError, match=f"127.0.0.1:{port}")
-    with Client(f"http://127.0.0.1:{port}", sleep=slept.append) as client, refused:
-        client.generate(input="x")
+    with socket.socket() as taken:  # and no other process gets its port meanwhile
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        refused = pytest.raises(errors.ConnectionFailedError, match=f"127.0.0.1:{port}")
+        with Client(f"http://127.0.0.1:{port}", sleep=slept.append) as client, refused:
+            client.generate(input="x")
     assert len(slept) == 3

@@ -309,8 +309,11 @@ def test_operations(client: Client, fake: FakeChorus) -> None:
     assert len(now.hour) == 360 and now.hour[0].median_seconds is None
     assert now.batch.last_prefill is not None and now.batch.last_prefill.padding == 0.193
     assert (now.queue.tenants[0].work_units, now.queue.others.tenants) == (2100, 2)
+    assert now.store.check is not None and now.store.check.problems[0].count == 12
+    begun = client.check_store()
+    assert begun.clean is None is begun.ended_at and fake.seen[-1].method == "POST"
     assert client.operations(minutes=0).hour == []
-    assert [request.url.params["minutes"] for request in fake.seen[-2:]] == ["60", "0"]
+    assert [request.url.params.get("minutes") for request in fake.seen[-3:]] == ["60", None, "0"]
 
 
 def test_base_path_of_the_url_is_kept(fake: FakeChorus) -> None:

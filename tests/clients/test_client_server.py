@@ -171,7 +171,15 @@ def test_classify_and_ensemble(real: Client) -> None:
     assert real.ensembles.rollback("three", version=1, expected=2).version == 1
     real.ensembles.promote("three", 2, "next")
     real.ensembles.remove_alias("three", "next")
-    assert [move.version for move in real.ensembles.aliases("three").history] == [1, 2, 1, 2, None]
+    every = [1, 2, 1, 2, None]
+    assert [move.version for move in real.ensembles.aliases("three").history] == every
+    page = real.ensembles.aliases("three", limit=3)
+    older = real.ensembles.aliases("three", limit=3, cursor=page.next_cursor)
+    assert [move.version for move in (*older.history, *page.history)] == every and older.next_cursor is None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("chorus.routes.moves.PAGE", 2)
+        whole = real.ensembles.aliases("three")
+    assert [move.version for move in whole.history] == every and whole.next_cursor is None
     real.ensembles.delete("three")
     with pytest.raises(errors.NotFoundError):
         real.ensembles.get("three")

@@ -146,7 +146,7 @@ def test_leaving_early_closes_the_connection_async() -> None:
         async with AsyncClient(f"http://127.0.0.1:{port}") as client:
             async with client.stream(input="x") as events:
                 assert isinstance(await anext(events), TokenEvent)
-            assert await asyncio.to_thread(left.wait, 10)
+            assert await asyncio.to_thread(left.wait, 300)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=one_token_then, args=(listener, left))

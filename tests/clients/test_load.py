@@ -222,9 +222,14 @@ def test_requests_in_flight_are_bounded(arrivals: Any) -> None:
 
 
 @pytest.mark.parametrize("arrivals", ["open", "closed"])
-def test_a_server_that_never_answers_does_not_hold_the_run(arrivals: Any) -> None:
+def test_a_server_that_never_answers_does_not_hold_the_run(
+    arrivals: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def go() -> Recorder:
-        recorder = Recorder()
+        gate, recorder, loop = Gate(), Recorder(), asyncio.get_running_loop()
+        if arrivals == "closed":  # no time passes before all have asked
+            began, honest = loop.time(), loop.time
+            monkeypatch.setattr(loop, "time", lambda: honest() if gate.most == 3 else began)
         spec = spec_of(
             arrivals=arrivals,
             concurrency=3,
@@ -232,7 +237,7 @@ def test_a_server_that_never_answers_does_not_hold_the_run(arrivals: Any) -> Non
             duration_seconds=0.05,
             drain_seconds=0.05,
         )
-        async with AsyncClient(transport=httpx2.MockTransport(Gate())) as client, asyncio.timeout(300):
+        async with AsyncClient(transport=httpx2.MockTransport(gate)) as client, asyncio.timeout(300):
             await run_load(client, spec, recorder)
         return recorder
 

@@ -274,7 +274,9 @@ class Ended:
             and seen.refused > 0
             and halves == 3 * CLIENTS // 10
             and told["a follower", 200, "shutting_down"] == CLIENTS // 10
-            and told["half a head", 0, "closed"] == CLIENTS // 10
+            # On a busy machine the ten seconds of a head may be over first.
+            and told["half a head", 0, "closed"] + told["half a head", 408, "request_timeout"]
+            == CLIENTS // 10
         )
 
 

@@ -194,4 +194,4 @@ def test_refusing_leaves_no_descriptor_open(tmp_path: Path) -> None:
         folder.mkdir()
         with pytest.raises(ArtifactError):
             read_artifact(make(folder), limits=LIMITS)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before  # an earlier test's may be closed meanwhile

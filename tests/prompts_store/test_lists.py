@@ -80,7 +80,7 @@ def test_a_list_tells_the_live_version_and_the_last_move_of_each_task(store: Pro
     a, b = store.list_tasks("acme").items
     assert a.live is not None and (a.live.number, a.live.labels) == (2, ("good", "bad"))
     assert a.live.metrics == store.get_version("acme", "a", 2).metrics
-    assert a.last_move == store.alias_history("acme", "a")[-1]
+    assert a.last_move == store.alias_history("acme", "a").items[-1]
     assert a.last_move is not None and (a.last_move.version, a.last_move.moved_by) == (2, "ann")
     assert b.live is None and b.last_move is not None
     assert (b.last_move.version, b.last_move.moved_by) == (None, "bob")

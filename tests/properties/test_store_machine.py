@@ -217,7 +217,7 @@ class StoreMachine(RuleBasedStateMachine):
                 assert record.aliases == model.aliases
                 versions = store.list_versions("acme", name).items
                 assert [version.number for version in versions] == sorted(live, reverse=True)
-                assert len(store.alias_history("acme", name)) == model.moves
+                assert len(store.alias_history("acme", name, limit=500).items) == model.moves
                 for version in versions:
                     seed = model.versions[version.number - 1]
                     assert seed is not None and version.manifest == PROMPTS[seed][1]
@@ -250,7 +250,7 @@ class StoreMachine(RuleBasedStateMachine):
                         move.previous and {"version": move.previous},
                         move.version and {"version": move.version},
                     )
-                    for move in store.alias_history("acme", name)
+                    for move in store.alias_history("acme", name, limit=500).items
                 ]
 
     @staticmethod

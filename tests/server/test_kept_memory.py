@@ -51,6 +51,42 @@ def test_a_programs_scratch_memory_is_kept_for_its_next_call() -> None:
     assert _fewest_pages() > 2000  # the control
 
 
+BESIDE = """
+import ctypes, resource, sys
+from chorus_server import kept_memory
+if "given back sooner" in sys.argv:
+    kept_memory._FREE_END = kept_memory._LARGEST
+assert kept_memory.keep_freed_memory()
+library = ctypes.CDLL(None)
+library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+
+def take(mebibytes):
+    block = library.malloc(mebibytes * 2**20)
+    ctypes.memset(block, 1, mebibytes * 2**20)
+    return block
+
+beside, large = take(300), take(300)
+library.free(beside)
+library.free(large)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+take(300)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def _pages_beside(*how: str) -> int:
+    """New pages that a block takes after it and another were freed beside each other."""
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2] / "server")}
+    command = [sys.executable, "-c", BESIDE, *how]
+    return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_a_large_block_is_kept_together_with_what_is_free_beside_it() -> None:
+    assert _pages_beside() < 100
+    assert _pages_beside("given back sooner") > 50_000  # the control
+
+
 class OlderLibrary:
     """glibc 2.31's `mallopt`, as far as it decides which blocks are kept."""
 

@@ -154,11 +154,14 @@ def test_a_reader_that_comes_back_is_told_how_much_it_missed() -> None:
         writer.close()
         child.go_on()
         child.expect("done")
-        child.go_on()
-        text = reader.read().decode()
+        content = b""
+        while not content.endswith(b"printed too\n"):
+            content += reader.read(PIPE_BYTES)
+        child.go_on()  # an end waits half a second for its last lines, which is too short for thousands
+        content += reader.read()
         child.expect("left")
         assert child.end() == 0
-    lines = text.splitlines()
+    lines = content.decode().splitlines()
     assert lines[0].endswith(f"line 0 {WORDS}") and lines[-1].endswith("the last line")
     assert len(lines) == LINES + 4  # all of them wait in the queue meanwhile
     for words in ("] said", "printed", "printed too"):

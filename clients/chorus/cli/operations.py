@@ -8,7 +8,7 @@ import click
 
 from chorus.cli.output import print_facts, print_json, print_table
 from chorus.cli.session import Session, with_session
-from chorus.types import Operations, Tick
+from chorus.types import Operations, StoreCheck, Tick
 
 _STEP = 30
 """Ticks in a line of the table: five minutes."""
@@ -94,7 +94,19 @@ def _facts(now: Operations) -> dict[str, object]:
             f"{store.last_collection.at:%Y-%m-%d %H:%M} {store.last_collection.outcome}"
         )
     facts["collection due"] = store.collection_due_at
+    if store.check is not None:
+        facts["store check"] = _checked(store.check)
     return facts
+
+
+def _checked(check: StoreCheck) -> str:
+    if check.ended_at is None:
+        return f"under way since {check.started_at:%Y-%m-%d %H:%M}"
+    at = f"{check.ended_at:%Y-%m-%d %H:%M}"
+    if check.clean is None:
+        return f"{at} failed: {check.message}"
+    found = ", ".join(f"{each.kind} {each.count}" for each in check.problems) or "nothing is wrong"
+    return f"{at} {found}"
 
 
 def _line(ticks: Sequence[Tick]) -> list[object]:

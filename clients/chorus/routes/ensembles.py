@@ -103,15 +103,16 @@ def delete(name: str) -> Call[None]:
     return Call(Request("DELETE", _path(named), named.query), nothing)
 
 
-def aliases(name: str, *, limit: int | None = None) -> Call[Aliases]:
+def aliases(name: str, *, limit: int | None = None, cursor: str | None = None) -> Steps[Aliases]:
     """An ensemble's aliases, where a rollback of each would lead, and the history of their moves.
 
     Args:
         name: the ensemble.
-        limit: only the newest moves, at most 500; default every move.
+        limit: only a page of moves, the newest, at most 500. Without it and `cursor`, every move.
+        cursor: `next_cursor` of the page before, for older moves.
     """
     named = references.parse_whole(name, "ensemble")
-    return aliases_shown(_path(named), named, limit)
+    return aliases_shown(_path(named), named, limit, cursor)
 
 
 def promote(

@@ -4,14 +4,25 @@ its versions."""
 from __future__ import annotations
 
 from chorus.routes import references
+from chorus.routes.paging import PAGE, every
 from chorus.types import Aliases, AliasMove
-from chorus.wire import Call, Request, encode_json, model_of, nothing, query_of
+from chorus.wire import Call, Request, Steps, encode_json, model_of, nothing, query_of
 
 
-def aliases_shown(path: str, named: references.Named, limit: int | None) -> Call[Aliases]:
-    """The aliases of what has this path, and their history."""
-    query = named.query + query_of(limit=limit)
-    return Call(Request("GET", f"{path}/aliases", query, repeatable=True), model_of(Aliases))
+def aliases_shown(
+    path: str, named: references.Named, limit: int | None, cursor: str | None
+) -> Steps[Aliases]:
+    """The aliases of what has this path, and a page of their moves, or every move."""
+
+    def page_at(cursor: str | None, most: int | None) -> Call[Aliases]:
+        query = named.query + query_of(limit=most, cursor=cursor)
+        return Call(Request("GET", f"{path}/aliases", query, repeatable=True), model_of(Aliases))
+
+    if limit is not None or cursor is not None:
+        return (yield from page_at(cursor, limit))
+    pages = yield from every(lambda cursor: page_at(cursor, PAGE), lambda page: [page])
+    history = [move for page in reversed(pages) for move in page.history]
+    return pages[0].model_copy(update={"history": history, "next_cursor": None})
 
 
 def alias_promoted(

@@ -107,15 +107,16 @@ def delete_pack(name: str) -> Call[None]:
     return Call(Request("DELETE", _path(named), named.query), nothing)
 
 
-def pack_aliases(name: str, *, limit: int | None = None) -> Call[Aliases]:
+def pack_aliases(name: str, *, limit: int | None = None, cursor: str | None = None) -> Steps[Aliases]:
     """A pack's aliases, where a rollback of each would lead, and the history of their moves.
 
     Args:
         name: the pack.
-        limit: only the newest moves, at most 500; default every move.
+        limit: only a page of moves, the newest, at most 500. Without it and `cursor`, every move.
+        cursor: `next_cursor` of the page before, for older moves.
     """
     named = references.parse_whole(name, "pack")
-    return aliases_shown(_path(named), named, limit)
+    return aliases_shown(_path(named), named, limit, cursor)
 
 
 def promote_pack(

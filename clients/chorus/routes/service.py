@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chorus.methods import Method
-from chorus.types import Health, Me, ModelInfo, Operations, Readiness
+from chorus.types import Health, Me, ModelInfo, Operations, Readiness, StoreCheck
 from chorus.wire import Answer, Call, Request, model_of, query_of
 
 
@@ -47,6 +47,12 @@ def operations(*, minutes: int = 60) -> Call[Operations]:
     return Call(request, model_of(Operations))
 
 
+def check_store() -> Call[StoreCheck]:
+    """Begin to read the whole store back, in the process that answers; `operations().store.check` of the same
+    one says what came of it. For operators."""
+    return Call(Request("POST", "/v1/store/check", repeatable=True), model_of(StoreCheck))
+
+
 def _text(answer: Answer) -> str:
     return answer.content.decode("utf-8", errors="replace")
 
@@ -60,3 +66,4 @@ class ServiceMethods:
     ready = Method(ready)
     metrics = Method(metrics)
     operations = Method(operations)
+    check_store = Method(check_store)

@@ -67,15 +67,16 @@ def delete(task: str) -> Call[None]:
     return Call(Request("DELETE", task_path(named), named.query), nothing)
 
 
-def aliases(task: str, *, limit: int | None = None) -> Call[Aliases]:
+def aliases(task: str, *, limit: int | None = None, cursor: str | None = None) -> Steps[Aliases]:
     """A task's aliases, where a rollback of each would lead, and the history of their moves.
 
     Args:
         task: the task.
-        limit: only the newest moves, at most 500; default every move.
+        limit: only a page of moves, the newest, at most 500. Without it and `cursor`, every move.
+        cursor: `next_cursor` of the page before, for older moves.
     """
     named = references.parse_whole(task)
-    return aliases_shown(task_path(named), named, limit)
+    return aliases_shown(task_path(named), named, limit, cursor)
 
 
 def promote(

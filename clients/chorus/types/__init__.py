@@ -43,7 +43,7 @@ from chorus.types.inference import (
     TopLogprob,
 )
 from chorus.types.jobs import GeneralJob, GeneralJobPage, GeneralJobSummary
-from chorus.types.operations import Operations, Tick
+from chorus.types.operations import Operations, StoreCheck, Tick
 from chorus.types.prompts import (
     Aliases,
     AliasHistoryEntry,
@@ -172,6 +172,7 @@ __all__ = [
     "RowNeighbors",
     "Shared",
     "SharedPage",
+    "StoreCheck",
     "StoreTrouble",
     "StreamEvent",
     "SystemOne",

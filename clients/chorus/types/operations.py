@@ -161,12 +161,53 @@ class LastCollection(Wire):
     message: str
 
 
+class StoreProblem(Wire):
+    """A promise of the store that is broken."""
+
+    where: str
+    message: str
+
+
+class StoreProblems(Wire):
+    """Problems of one kind, what to do about them, and the first of them."""
+
+    kind: str
+    meaning: str
+    advice: str
+    count: int
+    first: list[StoreProblem]
+
+
+class StoreCheck(Wire):
+    """A check of the store by one process.
+
+    Attributes:
+        ended_at: None while it is under way.
+        clean: whether nothing is wrong; None while that is not known.
+        fence_fault: why row-level security does not stand; None if it does.
+        message: why the check failed.
+    """
+
+    started_at: datetime
+    ended_at: datetime | None = None
+    clean: bool | None = None
+    versions: int
+    blobs: int
+    files: int
+    orphans: int
+    temporary_files: int
+    problems: list[StoreProblems]
+    fence_fault: str | None = None
+    message: str = ""
+
+
 class StoreNow(Wire):
-    """The store as the process sees it."""
+    """The store as the process sees it; `check` is for operators."""
 
     trouble: StoreTrouble | None = None
     last_collection: LastCollection | None = None
     collection_due_at: datetime | None = None
+    check: StoreCheck | None = None
 
 
 class LeaseHolder(Wire):

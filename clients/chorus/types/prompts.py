@@ -99,7 +99,7 @@ class TaskPage(Wire):
 
 
 class Aliases(Wire):
-    """The aliases of a task, an ensemble or a pack, and their moves, oldest first.
+    """The aliases of a task, an ensemble or a pack, and their moves, oldest first: every one, or a page.
 
     Attributes:
         back: to which version a rollback of each alias would go; without those that have nothing to go back
@@ -109,6 +109,7 @@ class Aliases(Wire):
     aliases: dict[str, int]
     back: dict[str, int] = Field(default_factory=dict)
     history: list[AliasHistoryEntry] = Field(default_factory=list)
+    next_cursor: str | None = None
 
 
 class Neighbor(Wire):

@@ -141,6 +141,11 @@ class Visit:
             self._me = await self.client.me()
         return self._me
 
+    async def needs(self, scope: str) -> None:
+        """Raise HTTPException 403 if the key lacks the scope of all that the page is for."""
+        if scope not in (await self.me()).scopes:
+            raise HTTPException(403, f"This page needs the scope {scope}, which this key lacks.")
+
     async def admit(self) -> None:
         """Find out who asks, before anything else is done for the request.
 
@@ -206,8 +211,9 @@ class Visit:
 
     async def show(self, template: str, status: int = 200, /, **values: object) -> Response:
         """A page, with what surrounds it, or a part of one."""
-        me = None if self.is_fragment else await self.me()
-        return page(template, status, me=me, csrf=self.csrf, here=self.request.url.path, **values)
+        return page(
+            template, status, me=await self.me(), csrf=self.csrf, here=self.request.url.path, **values
+        )
 
     def open_page(self, template: str, status: int = 200, /, **values: object) -> Response:
         """A page for anybody."""

@@ -84,6 +84,7 @@ VIEWS: Sequence[tuple[str, str, Handler]] = (
     ("GET", "/jobs/{job}/live", jobs.live),
     ("POST", "/jobs/{job}", jobs.change),
     ("GET", "/operations", operations.show),
+    ("POST", "/operations", operations.check),
     ("GET", "/tenants", tenants.table),
     ("GET", "/tenants/new", tenant_settings.new),
     ("POST", "/tenants/new", tenant_settings.make),

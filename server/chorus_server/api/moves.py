@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated
+from collections.abc import Callable, Mapping
 
-from fastapi import Query, Request, Response
+from fastapi import Request, Response
 
 from chorus_server.api.inference.answers import json_response, list_response
 from chorus_server.api.records import history_json, move_json
 from chorus_server.api.services import services_of
 from chorus_server.tenancy.principal import Principal
-from prompts_store.records import AliasMove
-
-MovesLimit = Annotated[
-    int | None, Query(ge=1, le=500, description="Only the newest moves; every move without it.")
-]
+from prompts_store.records import AliasMove, Page
 
 
 async def aliases_response(
-    aliases: Mapping[str, int], back: Mapping[str, int], history: Sequence[AliasMove]
+    aliases: Mapping[str, int], back: Mapping[str, int], page: Page[AliasMove]
 ) -> Response:
-    """Where aliases point, where a rollback of each would lead, and how they moved, oldest first."""
-    before = {"aliases": dict(aliases), "back": dict(back)}
-    return await list_response("history", map(history_json, history), before=before)
+    """Where aliases point, where a rollback of each would lead, and a page of how they moved."""
+    before, after = {"aliases": dict(aliases), "back": dict(back)}, {"next_cursor": page.next_cursor}
+    return await list_response("history", map(history_json, page.items), before=before, after=after)
 
 
 async def moved(

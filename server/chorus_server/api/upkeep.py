@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 
+from chorus_server.api.http.offload import Offload
 from chorus_server.api.library.resolve import PromptLibrary
 from chorus_server.api.metrics import ApiMetrics
-from chorus_server.errors import ChorusError
+from chorus_server.errors import ChorusError, shutting_down
 from prompts_store.errors import ConflictError, StoreError
+from prompts_store.upkeep.check_report import CheckReport, Problem
 from prompts_store.upkeep.collector import CollectReport
 
 LOG = logging.getLogger("chorus.upkeep")
@@ -39,6 +42,30 @@ class Collection:
     message: str = ""
 
 
+MOST_SHOWN = 10
+"""Of each kind of problem that a check found: of more, how many they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCheck:
+    """A check of the store by this process.
+
+    Attributes:
+        ended_at: None while it is under way.
+        report: what it found, with up to `MOST_SHOWN` problems of a kind; None until then, and if it failed.
+        found: how many problems of each kind there are.
+        fence_fault: why row-level security does not stand; None if it does.
+        message: why it failed.
+    """
+
+    started_at: datetime
+    ended_at: datetime | None = None
+    report: CheckReport | None = None
+    found: Mapping[str, int] = field(default_factory=dict)
+    fence_fault: str | None = None
+    message: str = ""
+
+
 class Upkeep:
     """Runs `PromptStore.purge_tenants` and `PromptStore.collect` every so often, on the store's threads.
 
@@ -52,6 +79,7 @@ class Upkeep:
 
     Attributes:
         last: the collection of this process that ended last.
+        check: of this process the check of the store that began last.
     """
 
     def __init__(
@@ -66,6 +94,11 @@ class Upkeep:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.last: Collection | None = None
+        self.check: StoreCheck | None = None
+        self._checking: asyncio.Task[None] | None = None
+        # It reads everything: on a thread of its own, nobody waits for it.
+        self._checker = Offload(1, 1, "store check")
+        self._closing = False
         self._now = now
         self._library = library
         self._metrics = metrics
@@ -76,6 +109,42 @@ class Upkeep:
         self._soon = min(interval_seconds, SOON_SECONDS)
         # An alert on its increase needs to have seen it at 0.
         metrics.collections.inc(0, "refused")
+
+    def close(self) -> None:
+        """End a check that is under way, before its next blob."""
+        self._closing = True
+        self._checker.close()
+
+    def begin_check(self) -> StoreCheck:
+        """Begin to check the store, unless a check is under way. It changes nothing."""
+        if self.check is None or self.check.ended_at is not None:
+            self.check = StoreCheck(self._now())
+            self._checking = asyncio.create_task(self._check(self.check))
+        return self.check
+
+    async def _check(self, begun: StoreCheck) -> None:
+        try:
+            ended = await self._checker.run(self._read_back, begun)
+        except Exception as error:  # whatever failed, whoever asked is told that it did
+            known = isinstance(error, StoreError | ChorusError)
+            LOG.warning("the check of the store failed: %s", error, exc_info=None if known else error)
+            ended = replace(begun, message=str(error) if known else type(error).__name__)
+        self.check = replace(ended, ended_at=self._now())
+
+    def _read_back(self, begun: StoreCheck) -> StoreCheck:
+        def going_on() -> None:
+            if self._closing:
+                raise shutting_down()
+
+        store = self._library.store
+        report, shown = store.check(going_on=going_on), list[Problem]()
+        found: Counter[str] = Counter()
+        for problem in report.problems:
+            found[problem.kind] += 1
+            if found[problem.kind] <= MOST_SHOWN:
+                shown.append(problem)
+        report = replace(report, problems=tuple(shown))
+        return replace(begun, report=report, found=found, fence_fault=store.fence_fault())
 
     async def run(self) -> None:
         """Purge and collect until cancelled. What is under way then ends on its thread."""

@@ -84,30 +84,56 @@ class FileSets:
     source: str
     target: str
 
-    def __post_init__(self) -> None:
-        """Raises InvalidInputError if one is inside the other."""
-        source, target = (f"{_place(url).rstrip('/')}/" for url in (self.source, self.target))
-        if source.startswith(target) or target.startswith(source):
-            raise InvalidInputError("It must be neither the source, nor in it or around it.", field="target")
-
     def begin(self, settings: Settings, question: RowQuestion) -> tuple[dict[str, str], Bucket]:
         """The paths of the source's files, each with its version; and the target, for this question.
 
         Raises:
-            InvalidInputError: there are no files, or the target has answers to another question.
+            InvalidInputError: one is inside the other, there are no files, or the target has answers to
+                another question.
             StoreError: the folder or bucket does not answer.
         """
+        source, target = _place(settings, self.source, "source"), _place(settings, self.target, "target")
+        if source.overlaps(target):
+            raise InvalidInputError("It must be neither the source, nor in it or around it.", field="target")
         found = _files(bucket_of(settings, self.source, "source"))
         if not found:
             raise InvalidInputError(f"There is no file *{_SUFFIX} in it.", field="source")
-        target = bucket_of(settings, self.target, "target")
-        _keep_question(target, {"source": _place(self.source), **question.document()})
-        return found, target
+        bucket = bucket_of(settings, self.target, "target")
+        _keep_question(bucket, {"source": str(source), **question.document()})
+        return found, bucket
 
 
-def _place(url: str) -> str:
-    """The URL without how its bucket is reached."""
-    return url.partition("?")[0]
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A folder, or what is below a prefix of a bucket, always written alike.
+
+    Attributes:
+        server: the endpoint of the bucket; None for Amazon's and for what has none. Two names of one server
+            are two servers.
+    """
+
+    url: str
+    server: str | None = None
+
+    def overlaps(self, other: _Place) -> bool:
+        """Whether one is the other, or in it."""
+        ours, theirs = (f"{each.url.rstrip('/')}/" for each in (self, other))
+        return self.server == other.server and (ours.startswith(theirs) or theirs.startswith(ours))
+
+    def __str__(self) -> str:
+        return self.url if self.server is None else f"{self.url}?endpoint={self.server}"
+
+
+def _place(settings: Settings, url: str, field: str) -> _Place:
+    """Where a URL leads. Raises InvalidInputError if it cannot be used."""
+    with _naming(field):
+        address = blob_address(settings, url)
+        parts = check_url(address.url)
+    path = unquote(parts.path)
+    if parts.scheme == "file":
+        return _Place(f"file://{Path(path).resolve()}")
+    server = address.endpoint and address.endpoint.rstrip("/").lower()
+    return _Place(f"{parts.scheme}://{parts.netloc}/{path.strip('/')}", server)
 
 
 def answered_files(found: Mapping[str, str], target: Bucket) -> list[str]:

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import struct
 import termios
+import weakref
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
@@ -309,13 +310,15 @@ class Bounded(asyncio.BufferedProtocol):
 
 
 class _Flow(FlowControl):
-    """uvicorn's flow control, which also notes when the server wants more of a body."""
+    """uvicorn's flow control, which also notes when the server wants more of a body. It does not keep its
+    connection: one that has ended is freed at once, without a garbage collection."""
 
     def __init__(self, transport: asyncio.Transport, connection: Bounded) -> None:
         super().__init__(transport)
-        self._connection = connection
+        self._connection = weakref.ref(connection)
 
     def resume_reading(self) -> None:
-        if self.read_paused or self._connection.held:
-            self._connection.goes_on()
+        connection = self._connection()
+        if connection is not None and (self.read_paused or connection.held):
+            connection.goes_on()
         super().resume_reading()

@@ -185,12 +185,13 @@ class LeasedJob:
         """
         store, tenant = self.store, self.job.tenant
         self.update()  # asks whether the lease still holds
-        maker = self.job.created_by
+        job = self.job
         for file in store.list_files(tenant, name=name, purpose=purpose).items:
-            if file.created_by == maker:  # whoever else uploads a file may call it so too
+            # Whoever uploads a file may call it so too. Of an older Chorus's only the name is known.
+            if file.made_by == job.id or (file.made_by is None and file.created_by == job.created_by):
                 return file.id
-        said: dict[str, Any] = {"created_by": maker, "max_bytes": max_bytes, "purpose": purpose}
-        with store.write_file(tenant, name, **said) as writer:
+        said: dict[str, Any] = {"created_by": job.created_by, "made_by": job.id, "max_bytes": max_bytes}
+        with store.write_file(tenant, name, purpose=purpose, **said) as writer:
             for content in contents:
                 for start in range(0, len(content), _PIECE_BYTES):
                     writer.write(content[start : start + _PIECE_BYTES])

@@ -139,12 +139,16 @@ def things(one_site: Site) -> dict[str, str]:
         job = client.evaluations.wait(client.evaluations.start(["sentiment@1", "sentiment@3"], rows * 4))
         tuning = client.tuning.start("shelved", train=rows * 8, target="label", recipe={"steps": 2})
         client.tuning.cancel(tuning)
+        tuned = client.tuning.wait(
+            client.tuning.start("tuned", train=rows * 8, target="label", recipe={"steps": 2})
+        )
         ended = client.evaluations.start(["sentiment@1"], rows * 1000)
         client.evaluations.cancel(ended)
         return {
             "tenant": "default", "task": "sentiment", "pack": "drawer", "ensemble": "panel",
             "key": key["id"], "job": job.id,
             "tuning": tuning.id, "file": str(job.result["predictions"]), "ended": ended.id,
+            "tuned": tuned.id,
         }  # fmt: skip
 
 
@@ -198,7 +202,7 @@ def open_page(chromium: Any, site: Site, complaints: list[str]) -> Iterator[Open
         context = chromium.new_context(viewport=size, color_scheme=scheme, base_url=site.url)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(300_000)
         page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         return page

@@ -23,6 +23,35 @@ SHOWING = {
 }
 """How pages are asked for where they would show little, or nothing, otherwise."""
 
+NEEDED = {
+    "/tasks/{tenant}/{name}/share": "admin",
+    "/tasks/{tenant}/{name}/move": "prompts:write",
+    "/ensembles/{tenant}/{name}/move": "prompts:write",
+    "/packs/{tenant}/{name}/move": "prompts:write",
+    "/try": "infer",
+    "/tune": "tune",
+    "/tune/data": "tune",
+    "/tune/data/validation": "tune",
+    "/tune/data/test": "tune",
+    "/tune/preview": "tune",
+    "/tune/{job}/cancel": "tune",
+    "/tune/{job}/pause": "tune",
+    "/tune/{job}/resume": "tune",
+    "/jobs/evaluate": "tune",
+    "/jobs/evaluate/data": "tune",
+    "/jobs/fields": "tune",
+    "/jobs/batch": "tune",
+    "/jobs/batch/data": "tune",
+    "/jobs/{job}": "tune",
+    "/operations": "operator",
+    "/tenants/new": "operator",
+    "/tenants/settings": "operator",
+    "/tenants/keys": "admin",
+    "/tenants/keys/{key}": "admin",
+    "/tenants/grants": "admin",
+}
+"""The scope without which the server refuses a change."""
+
 ANYBODYS = ("/sign-in", "/sign-out")
 """What is there for those who have not signed in."""
 

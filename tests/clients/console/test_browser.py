@@ -105,8 +105,8 @@ def tune_and_watch(page: Any) -> None:
     page.get_by_role("heading", name="default/films", exact=True).wait_for()
     page.get_by_role("button", name="Pause").wait_for()
     loss = page.get_by_role("img", name=re.compile("Loss: 1 curves"))
-    loss.locator("canvas").wait_for(timeout=300_000)  # while it runs
-    page.get_by_text("succeeded", exact=True).wait_for(timeout=300_000)
+    loss.locator("canvas").wait_for()  # while it runs
+    page.get_by_text("succeeded", exact=True).wait_for()
     page.get_by_role("img", name=re.compile("Loss: 1 curves, up to step 30")).locator("canvas").wait_for()
     assert page.get_by_role("img", name=re.compile("Accuracy on the validation split: 2 curves")).count() == 1
     page.get_by_role("heading", name="What default/films@1 gets wrong").wait_for()
@@ -223,7 +223,7 @@ def test_operations_show_what_the_server_does_and_did(site: Site, open_page: Ope
     page.get_by_role("row", name=re.compile("weights.*MB")).wait_for()
     # Ten seconds after the start there is something to draw; the page asks for it by itself.
     drawn = page.get_by_role("img", name=re.compile("Requests a minute: answered, failed"))
-    drawn.locator("canvas").wait_for(timeout=60_000)
+    drawn.locator("canvas").wait_for()
     assert page.get_by_role("img", name=re.compile("over [0-9]+ minutes")).count() == 5
     assert page.get_by_role("heading", name="Processes with leases").count() == 0, "for operators alone"
     picture(page, "operations")

@@ -17,7 +17,7 @@ from chorus.cli.root import chorus
 from chorus_console.routes import VIEWS
 from chorus_server.api.routes.asgi import ROUTERS
 from tests.clients.console.conftest import EVERY_SCOPE, Browser, Site
-from tests.clients.console.site_map import ANYBODYS, SHOWING, Forms, Place, places, shown
+from tests.clients.console.site_map import ANYBODYS, NEEDED, SHOWING, Forms, Place, places, shown
 
 CHANGES = [(method, route) for method, route, _ in VIEWS if method != "GET"]
 NAMED = [(method, route) for method, route, _ in VIEWS if "{" in route]
@@ -196,6 +196,44 @@ def test_every_page_and_every_change_names_the_calls_that_do_the_same(
     missing -= {f"/console/jobs/{things['job']}"}
     missing -= {f"/console/tune/{things['tuning']}/{what}" for what in ("cancel", "pause")}
     assert missing == set() and f"/console/jobs/{things['ended']}" in reached
+
+
+def offered(browser: Browser, things: dict[str, str]) -> tuple[set[str], set[str]]:
+    """Routes of the changes that the pages offer, and addresses that they lead to."""
+    forms: set[str] = set()
+    links: set[str] = set()
+    tuned = f"/console/tune/{things['tuned']}"
+    for address in (*shown(things), f"/console/jobs/{things['ended']}", tuned, f"{tuned}/live"):
+        for headers in ({}, PART):
+            answer = browser.get(address, **headers)
+            if answer.status_code == 200 and "text/html" in answer.headers.get("content-type", ""):
+                page, text = Forms(answer.text), html.unescape(answer.text)
+                forms |= {form.to for form in page.forms} | set(page.senders)
+                links |= set(re.findall(r'<a [^>]*href="(/console[^"]*)"', text))
+                links |= set(re.findall(r'<form [^>]*method="get" action="(/console[^"]*)"', text))
+    patterns = {route: re.sub(r"{\w+}", "[^/]+", f"/console{route}") for route in NEEDED}
+    found = {
+        next((route for route, pattern in patterns.items() if re.fullmatch(pattern, to)), to)
+        for to in forms if not to.startswith("/console/sign-")
+    }  # fmt: skip
+    return found, links
+
+
+@pytest.mark.parametrize("missing", ["infer", "prompts:write", "tune", "metrics:read", "admin", "operator"])
+def test_no_page_offers_what_its_key_may_not(
+    owner: Browser, site: Site, things: dict[str, str], missing: str
+) -> None:
+    """Neither a change nor a way to a page. The control: who may is offered it."""
+    assert {route for _, route in CHANGES if route not in ANYBODYS} == set(NEEDED)
+    key = site.key(name="partly", scopes=[each for each in EVERY_SCOPE if each != missing])["key"]
+    browser = site.browser(key)
+    changes, links = offered(browser, things)
+    assert changes <= set(NEEDED) and {route for route in changes if NEEDED[route] == missing} == set()
+    refused = {link for link in links if browser.http.get(link).status_code == 403}
+    assert refused == set()
+    changes, links = offered(owner, things)
+    assert missing in {NEEDED[route] for route in changes} or missing == "metrics:read"
+    assert any(browser.http.get(link).status_code == 403 for link in links) or missing == "prompts:write"
 
 
 def test_control_a_call_that_is_not_there_is_noticed() -> None:

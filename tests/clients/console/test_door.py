@@ -362,8 +362,10 @@ def test_the_page_of_any_job_follows_it(site: Site) -> None:
     made = site.key(name="follower")
     browser = site.browser(made["key"])
     with Client(site.url, made["key"]) as client:
-        job = client.evaluations.start(["sentiment@1"], [{"text": "a film", "label": "negative"}] * 200)
+        # It would take minutes, so that it runs when its page is asked for.
+        job = client.evaluations.start(["sentiment@1"], [{"text": "a film", "label": "negative"}] * 20_000)
         assert f'hx-get="/console/jobs/{job.id}/live"' in browser.get(f"/console/jobs/{job.id}").text
+        client.evaluations.cancel(job)
         client.evaluations.wait(job)
     over = browser.get(f"/console/jobs/{job.id}/live", **{"HX-Request": "true"})
     assert over.headers["hx-redirect"] == f"/console/jobs/{job.id}"
@@ -584,3 +586,14 @@ def test_pages_lead_to_try_only_with_a_key_that_may_ask(site: Site, things: dict
             text = browser.get(f"/console/{page}").text
             words = re.findall("Try it<|Choose default/|Try those chosen<|>Let [a-z-]+ vote<", text)
             assert "<h1>" in text and bool(words) == ("infer" in scopes), (page, words)
+
+
+def test_an_operator_checks_the_store_from_operations(site: Site) -> None:
+    browser = site.browser(site.key(name="checks", scopes=EVERY_SCOPE)["key"])
+    page = "/console/operations?part=now"
+    assert "Check the store" in browser.get("/console/operations").text
+    assert send(browser, "/console/operations", {}).headers["hx-redirect"] == "/console/operations"
+    while "Nothing is wrong." not in (text := browser.get(page, **{"HX-Request": "true"}).text):
+        assert "under way since" in text, text
+    other = site.browser(site.key(name="looks")["key"])
+    assert "Store check" not in other.get("/console/operations").text

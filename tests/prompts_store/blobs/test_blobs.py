@@ -168,7 +168,7 @@ def test_descriptors_are_closed_also_after_a_failure(tmp_path: Path) -> None:
     for _ in range(3):
         with pytest.raises(StoreError):
             bad.put(OTHER, b"content", now=NOW)
-    assert _open_descriptors() == before
+    assert _open_descriptors() <= before  # some of an earlier test's may be closed meanwhile
     assert (bad.unfinished(), bad.has(OTHER)) == (0, False)
 
 

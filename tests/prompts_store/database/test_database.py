@@ -94,9 +94,9 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
         publish(store, 1)
         publish(store, 2)
         store.set_alias("acme", "sst2", "live", 2)
-        before = (store.resolve("sst2", tenant="acme"), store.alias_history("acme", "sst2"))
+        before = (store.resolve("sst2", tenant="acme"), store.alias_history("acme", "sst2").items)
     with closing(PromptStore.open(tmp_path)) as store:
-        assert (store.resolve("sst2", tenant="acme"), store.alias_history("acme", "sst2")) == before
+        assert (store.resolve("sst2", tenant="acme"), store.alias_history("acme", "sst2").items) == before
         assert store.rollback("acme", "sst2").version == 1
 
 
@@ -205,7 +205,7 @@ def test_opening_and_closing_leaves_nothing_open(tmp_path: Path) -> None:
     for seed in range(10):
         with closing(PromptStore.open(tmp_path)) as store:
             publish(store, seed)
-    assert len(list(folder.iterdir())) == before
+    assert len(list(folder.iterdir())) <= before  # some of an earlier test's may be closed meanwhile
 
 
 def test_the_engine_is_only_made_for_sqlite_files_and_memory() -> None:

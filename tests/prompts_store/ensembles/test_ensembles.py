@@ -46,7 +46,7 @@ def test_its_aliases_move_and_go_back(filled: PromptStore) -> None:
     with pytest.raises(ConflictError):
         filled.rollback_ensemble("acme", "team")
     filled.remove_ensemble_alias("acme", "team", "canary")
-    history = [(move.alias, move.version) for move in filled.ensemble_alias_history("acme", "team")]
+    history = [(move.alias, move.version) for move in filled.ensemble_alias_history("acme", "team").items]
     assert history == [("live", 1), ("live", 3), ("canary", 2), ("live", 1), ("canary", None)]
     with pytest.raises(NotFoundError) as caught:
         filled.set_ensemble_alias("acme", "team", "live", 4)

@@ -56,9 +56,9 @@ def test_its_aliases_move_and_go_back(filled: PromptStore) -> None:
     assert filled.rollback_pack("acme", "desk").version == 1
     filled.set_pack_alias("acme", "desk", "canary", 2)
     filled.remove_pack_alias("acme", "desk", "canary")
-    history = [(move.alias, move.version) for move in filled.pack_alias_history("acme", "desk")]
+    history = [(move.alias, move.version) for move in filled.pack_alias_history("acme", "desk").items]
     assert history == [("live", 1), ("live", 2), ("live", 1), ("canary", 2), ("canary", None)]
-    newest = filled.pack_alias_history("acme", "desk", limit=2)
+    newest = filled.pack_alias_history("acme", "desk", limit=2).items
     assert [(move.alias, move.version) for move in newest] == history[-2:]
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from prompts_store import PromptStore
 from prompts_store.errors import ConflictError, InvalidError, NotFoundError
+from prompts_store.tasks.aliasing import MAX_ALIASES
 from prompts_store.testing import FakeClock, example_prompt
 
 
@@ -14,7 +15,7 @@ def publish_some(store: PromptStore, count: int) -> None:
 
 
 def moves(store: PromptStore) -> list[tuple[str, int | None, int | None]]:
-    return [(move.alias, move.version, move.previous) for move in store.alias_history("acme", "sst2")]
+    return [(move.alias, move.version, move.previous) for move in store.alias_history("acme", "sst2").items]
 
 
 def test_promote_and_its_history(store: PromptStore, clock: FakeClock) -> None:
@@ -26,7 +27,7 @@ def test_promote_and_its_history(store: PromptStore, clock: FakeClock) -> None:
     assert store.resolve("sst2", tenant="acme").number == 3
     assert store.resolve("sst2@canary", tenant="acme").number == 2
     assert moves(store) == [("live", 1, None), ("live", 3, 1), ("canary", 2, None)]
-    assert store.alias_history("acme", "sst2")[0].moved_by == "maker"
+    assert store.alias_history("acme", "sst2").items[0].moved_by == "maker"
 
 
 def test_a_move_to_where_it_is_writes_nothing(store: PromptStore) -> None:
@@ -123,7 +124,9 @@ def test_readers_see_one_version_or_the_other_while_live_moves(disk_store: Promp
 
     def read() -> None:
         started.wait()
-        while not done.is_set():
+        over = False
+        while not over:  # once more after the last move: a busy machine may not come to it before
+            over = done.is_set()
             try:
                 seen.add(disk_store.resolve("sst2", tenant="acme").number)
             except Exception as error:
@@ -159,7 +162,7 @@ def test_it_is_told_where_a_rollback_goes(store: PromptStore) -> None:
         assert store.rollbacks("acme", "sst2") == {"live": went}
         assert store.rollback("acme", "sst2").version == went
     assert store.rollbacks("acme", "sst2") == {}
-    assert [move.version for move in store.alias_history("acme", "sst2", limit=2)] == [2, 1]
+    assert [move.version for move in store.alias_history("acme", "sst2", limit=2).items] == [2, 1]
 
 
 def test_a_move_may_be_refused_where_the_alias_is_elsewhere(store: PromptStore) -> None:
@@ -184,3 +187,35 @@ def test_a_move_may_be_refused_where_the_alias_is_elsewhere(store: PromptStore) 
     # It is there already: sent again, it succeeds.
     assert store.set_alias("acme", "sst2", "live", 3, expected=2).previous == 3
     assert store.rollback("acme", "sst2", version=2, expected=3).version == 2
+
+
+def test_moves_come_in_pages_whatever_moves_meanwhile(store: PromptStore) -> None:
+    """Each page is in order, and the next one has older moves."""
+    publish_some(store, 9)
+    for number in range(2, 10):
+        store.set_alias("acme", "sst2", "live", number)
+    page = store.alias_history("acme", "sst2", limit=4)
+    found: list[int | None] = []
+    store.set_alias("acme", "sst2", "canary", 1)
+    while True:
+        found = [*(move.version for move in page.items), *found]
+        if page.next_cursor is None:
+            break
+        page = store.alias_history("acme", "sst2", limit=4, cursor=page.next_cursor)
+    assert found == list(range(1, 10)) and len(page.items) == 1
+    assert store.alias_history("acme", "sst2", limit=10).next_cursor is None
+    for options in ({"limit": 0}, {"limit": 501}, {"cursor": "x"}, {"cursor": "WyJhbGlhc19tb3ZlcyIsMF0"}):
+        with pytest.raises(InvalidError):
+            store.alias_history("acme", "sst2", **options)  # type: ignore[arg-type]
+
+
+def test_a_task_has_so_many_aliases(store: PromptStore) -> None:
+    publish_some(store, 2)
+    for number in range(1, MAX_ALIASES):  # beside `live`
+        store.set_alias("acme", "sst2", f"a{number}", 1)
+    with pytest.raises(ConflictError) as full:
+        store.set_alias("acme", "sst2", "more", 1)
+    assert (full.value.code, full.value.field) == ("too_many_aliases", "alias")
+    store.set_alias("acme", "sst2", "a1", 2)  # what is there moves
+    store.remove_alias("acme", "sst2", "a1")
+    store.set_alias("acme", "sst2", "more", 1)

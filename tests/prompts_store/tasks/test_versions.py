@@ -104,7 +104,7 @@ def test_a_task_is_deleted_whole_and_its_numbers_go_on(store: PromptStore) -> No
     again = publish(store, 1)
     assert (again.created, again.version.number) == (True, 3)
     assert store.aliases("acme", "sst2") == {"live": 3}
-    assert [move.version for move in store.alias_history("acme", "sst2")] == [1, None, 3]
+    assert [move.version for move in store.alias_history("acme", "sst2").items] == [1, None, 3]
     assert store.get_task("acme", "sst2").versions == 1
     with pytest.raises(NotFoundError) as caught:
         store.get_version("acme", "sst2", 1)

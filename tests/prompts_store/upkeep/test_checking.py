@@ -145,3 +145,16 @@ def test_a_promise_not_kept_is_found(
     repaired = [problem.kind for problem in filled.check(repair=True).problems if problem.repaired]
     assert (kind in repaired) == mends
     assert filled.check().clean == mends
+
+
+def test_a_check_ends_where_it_is_told_to(filled: PromptStore) -> None:
+    """Before a blob, or a data file."""
+    asked: list[None] = []
+    report = filled.check(going_on=lambda: asked.append(None))
+    assert len(asked) == report.blobs + report.files > 1
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        filled.check(going_on=stop)

@@ -118,7 +118,10 @@ def test_a_store_that_does_not_answer_is_told_and_signs_out_here(
     assert signed_in.post("/console/sign-in", key=KEY).status_code == 303
 
 
-def test_who_guesses_is_told_when_to_try_again(keyed: ApiServer, signed_in: Browser) -> None:
+def test_who_guesses_is_told_when_to_try_again(
+    keyed: ApiServer, signed_in: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyed.services.sessions._guesses, "_clock", lambda: 0.0)  # all in one second
     browser = Browser(keyed)
     with browser.http:
         for number in range(40):

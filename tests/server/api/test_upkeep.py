@@ -5,21 +5,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from chorus_server.api.http.disconnect import settle
 from chorus_server.api.http.offload import Offload
 from chorus_server.api.library.resolve import PromptLibrary
 from chorus_server.api.metrics import Metrics
-from chorus_server.api.upkeep import SOON_SECONDS, Collection, Upkeep
+from chorus_server.api.upkeep import SOON_SECONDS, Collection, StoreCheck, Upkeep
+from prompts_store.database import EVERY_TENANT
+from prompts_store.database.tables import blobs
 from prompts_store.errors import StoreError
 from prompts_store.store import PromptStore
 from prompts_store.testing import FakeClock, example_prompt
+from prompts_store.upkeep.check_report import CheckReport
+from prompts_store.upkeep.checking import Checker
 from prompts_store.upkeep.collector import CollectReport
 
 HOUR = 3600.0
@@ -229,7 +235,7 @@ def test_the_end_waits_for_a_collection_under_way(
         job = asyncio.ensure_future(Upkeep(library, metrics.api, HOUR, 0.0, ticks.sleep).run())
         await ticks.asked()
         ticks._go.put_nowait(None)
-        await asyncio.to_thread(begun.wait, 10)
+        assert await asyncio.to_thread(begun.wait, 300)
         await settle(job)  # the loop does not wait for the thread
         assert job.cancelled() and not ended.is_set()
 
@@ -330,3 +336,109 @@ def test_while_the_database_is_away_it_is_asked_again_soon(
 
     asyncio.run(scenario())
     assert "the database is away" in caplog.text
+
+
+def test_a_check_of_the_store_is_on_a_thread_of_its_own_and_told(
+    library: PromptLibrary, metrics: Metrics, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One at a time. The loop, and the store's other threads, go on meanwhile."""
+    delete_one(library)
+    go, begun, check = threading.Event(), threading.Event(), PromptStore.check
+
+    def held(store: PromptStore, **options: Any) -> CheckReport:
+        begun.set()
+        assert go.wait(300)
+        return check(store, **options)
+
+    monkeypatch.setattr(PromptStore, "check", held)
+
+    async def scenario() -> None:
+        upkeep = Upkeep(library, metrics.api, HOUR, 0.0, now=clock)
+        first = upkeep.begin_check()
+        await asyncio.to_thread(begun.wait, 300)
+        assert first.ended_at is None and upkeep.begin_check() is first
+        assert (await library.read(library.store.get_task, "acme", "t")).versions == 1
+        clock.advance(60)
+        go.set()
+        ended = await over(upkeep)
+        assert ended.report is not None and ended.report.clean and ended.report.versions == 1
+        assert (ended.started_at, ended.ended_at) == (first.started_at, clock())
+        assert (ended.found, ended.message) == ({}, "")
+        library.store.publish("acme", "u", *example_prompt(5))
+        with library.store._database.write(EVERY_TENANT) as connection:
+            connection.execute(update(blobs).where(blobs.c.reference_count > 0).values(reference_count=7))
+        upkeep.begin_check()
+        ended = await over(upkeep)
+        assert ended.report is not None and ended.found == {"wrong_count": 2}
+        assert [problem.kind for problem in ended.report.problems] == ["wrong_count"] * 2
+        monkeypatch.setattr("chorus_server.api.upkeep.MOST_SHOWN", 1)
+        upkeep.begin_check()
+        ended = await over(upkeep)
+        assert ended.report is not None and ended.found == {"wrong_count": 2}
+        assert len(ended.report.problems) == 1
+        upkeep.close()
+
+    asyncio.run(scenario())
+
+
+async def over(upkeep: Upkeep) -> StoreCheck:
+    """The check, once it has ended."""
+    assert upkeep._checking is not None
+    await upkeep._checking
+    assert upkeep.check is not None
+    return upkeep.check
+
+
+def test_a_check_that_fails_says_why_and_another_may_be_made(
+    library: PromptLibrary,
+    metrics: Metrics,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(error: Exception) -> Callable[..., CheckReport]:
+        def check(**_: Any) -> CheckReport:
+            raise error
+
+        return check
+
+    async def scenario() -> None:
+        upkeep = Upkeep(library, metrics.api, HOUR, 0.0)
+        for error, told in ((StoreError("away"), "away"), (ZeroDivisionError("secret"), "ZeroDivisionError")):
+            monkeypatch.setattr(library.store, "check", broken(error))
+            upkeep.begin_check()
+            ended = await over(upkeep)
+            assert (ended.report, ended.message) == (None, told) and ended.ended_at is not None
+        upkeep.close()
+
+    asyncio.run(scenario())
+    assert caplog.text.count("the check of the store failed") == 2
+
+
+def test_a_check_under_way_ends_with_the_process(
+    library: PromptLibrary, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its next blob: there may be a million."""
+    delete_one(library)
+    upkeep = Upkeep(library, metrics.api, HOUR, 0.0)
+    closing = threading.Thread(target=upkeep.close)
+    problem = Checker._blob_problem
+    read: list[str] = []
+
+    def held(checker: Checker, digest: str) -> tuple[str, str] | None:
+        read.append(digest)
+        closing.start()
+        while not upkeep._closing:
+            pass
+        return problem(checker, digest)
+
+    monkeypatch.setattr(Checker, "_blob_problem", held)
+
+    async def scenario() -> None:
+        upkeep.begin_check()
+        ended = await over(upkeep)
+        assert ended.report is None and "shutting down" in ended.message
+
+    library.store.publish("acme", "t", *example_prompt(3))
+    asyncio.run(scenario())
+    closing.join()
+    assert len(read) == 1

@@ -131,11 +131,11 @@ def test_a_kind_that_is_not_known_is_a_change_of_everything(following: Following
 def test_a_reading_that_hangs_confirms_nothing_and_the_next_goes_on(
     following: Following, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "READ_SECONDS", 0.02)
     gate, honest = threading.Event(), following.store.changes_after
 
     async def scenario() -> None:
         await following.reader.read()
+        monkeypatch.setattr(module, "READ_SECONDS", 0.02)
         following.told.take()
         following.store.create_tenant("acme")
         monkeypatch.setattr(
@@ -144,6 +144,7 @@ def test_a_reading_that_hangs_confirms_nothing_and_the_next_goes_on(
         assert not await following.reader.read() and not await following.reader.read()
         assert following.told.take() == [] and len(following.told.confirmed) == 1
         gate.set()
+        monkeypatch.setattr(module, "READ_SECONDS", 300.0)
         while not await following.reader.read():  # noqa: ASYNC110
             await asyncio.sleep(0)
         assert following.told.take() == [("tenant_created", "acme")]

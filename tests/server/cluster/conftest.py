@@ -14,6 +14,9 @@ from chorus_server.cluster.host import Host
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.settings import Settings
 from tests.server.api.api_harness import ApiServer, train_vocabulary
+from tests.server.api.conftest import patient_server
+
+__all__ = ["patient_server"]  # a fixture
 
 
 @pytest.fixture(scope="module")

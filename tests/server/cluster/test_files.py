@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from chorus_server.cluster import files
 from chorus_server.cluster.files import (
     MOST_ATTEMPTS,
     QUESTION,
@@ -22,6 +23,7 @@ from chorus_server.cluster.files import (
 from chorus_server.cluster.questions import RowQuestion
 from chorus_server.errors import InvalidInputError
 from chorus_server.settings import Settings
+from prompts_store.blobs.bucket import Bucket
 
 ASKED = RowQuestion("/v1/generate", {"task": "sentiment"}, "text")
 
@@ -109,6 +111,12 @@ def test_a_target_has_answers_to_one_question(sets: FileSets, tmp_path: Path) ->
         ("file://{0}/in", "file://{0}/in/answered", "target"),
         ("file://{0}/in", "s3://bucket/out?endpoint=http://user@127.0.0.1", "target"),
         ("s3://bucket/in?region=here", "s3://bucket/in/out", "target"),
+        (
+            "s3://bucket/in?endpoint=https://One:9000/",
+            "s3://bucket/in/out?endpoint=https://one:9000",
+            "target",
+        ),
+        ("file://{0}/in", "file://{0}/other/../%69n/answered", "target"),
     ],
 )
 def test_what_cannot_be_read_or_written_is_refused(
@@ -119,3 +127,29 @@ def test_what_cannot_be_read_or_written_is_refused(
         begin(FileSets(source.format(tmp_path), target.format(tmp_path)))
     assert caught.value.field == field
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_a_bucket_of_another_endpoint_is_another_place(tmp_path: Path) -> None:
+    """Also where only the store's URL names one. The control is above: of one endpoint they are refused."""
+    there, store = "https://there:9000", Settings(blob_url="s3://store?endpoint=https://here:9000")
+
+    def bucket(settings: Settings, url: str, field: str) -> Bucket:
+        folder = tmp_path / field
+        folder.mkdir(exist_ok=True)
+        return bucket_of(Settings(), f"file://{folder}", field)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "bucket_of", bucket)
+        for settings, source, target in (
+            (Settings(), f"s3://rows/in?endpoint={there}", "s3://rows/in"),
+            (store, "s3://rows/in", f"s3://rows/in/out?endpoint={there}"),
+        ):
+            with pytest.raises(InvalidInputError) as caught:
+                FileSets(source, target).begin(settings, ASKED)
+            assert caught.value.field == "source"  # there are no files in it: it was looked into
+        (tmp_path / "source" / "a.parquet").write_bytes(b"rows")
+        FileSets("s3://rows/in", "s3://rows/out").begin(store, ASKED)
+        for settings, source in ((Settings(), "s3://rows/in"), (store, f"s3://rows/in?endpoint={there}")):
+            with pytest.raises(InvalidInputError, match="another source"):
+                FileSets(source, "s3://rows/out").begin(settings, ASKED)
+        FileSets("s3://rows/in/?endpoint=https://here:9000", "s3://rows/out").begin(Settings(), ASKED)

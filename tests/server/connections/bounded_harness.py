@@ -45,6 +45,9 @@ class Bounds:
 
     The application reads the body and answers with what it got; other routes are given by path.
 
+    Args:
+        clock: of its connections; by default it stands still, and no busy machine ends one.
+
     Attributes:
         left: paths of requests whose routes saw their caller leave.
         read: bytes of all bodies that the application has read.
@@ -54,7 +57,7 @@ class Bounds:
         self,
         connection: Any = H11Connection,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
         routes: dict[str, Route] | None = None,
         plain: bool = False,
         look: Look | None = None,
@@ -64,7 +67,7 @@ class Bounds:
         self.left: list[str] = []
         self.read = 0
         config = uvicorn_config(self._app, connection)
-        bounded = BoundedServer(config, ConnectionLimits(**limits), look, clock)
+        bounded = BoundedServer(config, ConnectionLimits(**limits), look, clock or Clock())
         self.registry = bounded.registry
         self.server = uvicorn.Server(config) if plain else bounded
         self._listener = listen("127.0.0.1", 0)

@@ -67,8 +67,8 @@ class Simulation:
         self.journal = Journal(entries=100_000)
         self.admission = AdmissionControl(self.config, self.journal)
         metrics = EngineMetrics(MetricsRegistry())
-        self.outcomes = Outcomes(self.journal, metrics, self.admission, self.clock)
         self.deadlines = Deadlines()
+        self.outcomes = Outcomes(self.journal, metrics, self.admission, self.deadlines, self.clock)
         ports = SchedulerPorts(
             fetch=self._fetch,
             leaving_queue=self.admission.dispatched,

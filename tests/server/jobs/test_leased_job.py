@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from chorus_server.jobs.leased import JobCancelledError, LeasedJob, ServiceStoppingError
 from prompts_store.database.job_tables import files
@@ -83,11 +83,14 @@ def test_a_file_that_somebody_else_calls_so_is_no_jobs_result(tmp_path: Path) ->
         assert claimed is not None
         held = LeasedJob(store, *claimed, 20.0, 30.0, threading.Event())
         name = f"{held.job.id}-predictions.jsonl"
-        with store.write_file("acme", name, created_by="eve", max_bytes=9) as writer:
+        with store.write_file("acme", name, created_by="ann", made_by="key-eve", max_bytes=9) as writer:
             writer.write(b"forged")
-            forged = writer.commit().id
+            forged = writer.commit().id  # her key has the name of the one that made the job
         made = held.save_file(name, iter([b"rows"]), max_bytes=9)
-        assert made != forged and store.get_file("acme", made).created_by == "ann"
+        assert made != forged and store.get_file("acme", made).made_by == held.job.id
+        assert held.save_file(name, iter([b"rows"]), max_bytes=9) == made
+        with store._database.write("acme") as connection:  # as an older Chorus stored it
+            connection.execute(update(files).where(files.c.id == made).values(made_by=None))
         assert held.save_file(name, iter([b"rows"]), max_bytes=9) == made
 
 
@@ -141,7 +144,7 @@ def test_a_lease_is_kept_while_the_attempt_is_busy_and_no_longer(tmp_path: Path)
 
 def until(holds: Callable[[], bool]) -> None:
     pause = threading.Event()
-    for _ in range(3000):
+    for _ in range(30_000):
         if holds():
             return
         pause.wait(0.01)

@@ -59,7 +59,7 @@ def recording(outage: Outage, folder: Path, limit_bytes: int = 1 << 20) -> Itera
     metrics = UsageMetrics(MetricsRegistry())
     recorder = UsageRecorder(outage, folder, metrics, limit_bytes=limit_bytes, clock=lambda: AT)
     yield recorder
-    recorder.close()
+    recorder.close(300)
 
 
 def items(outage: Outage) -> int:
@@ -169,7 +169,7 @@ def test_a_living_processs_rows_are_left_to_it(outage: Outage, tmp_path: Path) -
         living.save()
         other.start()
         other.record(settled(2))
-        other.close()
+        other.close(300)
         assert items(outage) == 1
         living.send()
         assert items(outage) == 2

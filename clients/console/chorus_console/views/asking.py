@@ -58,6 +58,7 @@ class Asked:
 
 async def show(visit: Visit) -> Response:
     """The form; references in the address fill it in."""
+    await visit.needs("infer")
     query, sees = visit.request.query_params, "prompts:read" in (await visit.me()).scopes
     references = [each.strip() for each in query.getlist("task") if each.strip()][:MOST_BESIDE]
     known = await (known_names(visit.client) if sees else _named_in_the_key(visit))

@@ -24,6 +24,7 @@ _LINE = {"custom_id", "url", "body"}
 
 async def new(visit: Visit) -> Response:
     """The form that takes a file."""
+    await visit.needs("tune")
     return await visit.show(
         "batch_new.html",
         same=same(

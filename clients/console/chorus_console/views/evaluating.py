@@ -28,6 +28,7 @@ _WAYS = (
 
 async def new(visit: Visit) -> Response:
     """The form that takes a file."""
+    await visit.needs("tune")
     document = {"subjects": [{"task": "sentiment@1"}, {"task": "sentiment@3"}], "file": "file-…"}
     return await visit.show(
         "evaluate_new.html",

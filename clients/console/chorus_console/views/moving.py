@@ -53,6 +53,7 @@ class Kind:
 
     async def propose(self, visit: Visit) -> Response:
         """What a promotion or a rollback would change, before it is done."""
+        await visit.needs("prompts:write")
         name, query = named(visit), visit.request.query_params
         alias, back = query.get("alias", "live").strip() or "live", query.get("back") == "1"
         found = await self.methods(visit.client).aliases(name, limit=1)

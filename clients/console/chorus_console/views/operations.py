@@ -11,6 +11,7 @@ from starlette.responses import Response
 from chorus import ApiError
 from chorus.types import ModelInfo, Tick
 from chorus_console.door import Visit
+from chorus_console.pages import local
 from chorus_console.same import same
 
 _OUTCOMES = ("answered", "failed", "cancelled", "refused")
@@ -29,8 +30,18 @@ async def show(visit: Visit) -> Response:
         return await visit.show("operations_hour.html", curves=curves(now.hour))
     return await visit.show(
         "operations.html", now=now, curves=curves(now.hour), model=await _model(visit),
-        same=same("GET", "/v1/operations", "now = client.operations()", "chorus", "operations"),
+        same=[
+            same("GET", "/v1/operations", "now = client.operations()", "chorus", "operations"),
+            same("POST", "/v1/store/check", "check = client.check_store()",
+                 "chorus", "store", "check").doing("Check the store"),
+        ],
     )  # fmt: skip
+
+
+async def check(visit: Visit) -> Response:
+    """Begin to read the whole store back."""
+    await visit.client.check_store()
+    return visit.go(local("operations"))
 
 
 async def _model(visit: Visit) -> ModelInfo | None:

@@ -125,6 +125,7 @@ def _differing(now: Mapping[str, str], then: Mapping[str, str]) -> list[Fact]:
 
 async def new(visit: Visit) -> Response:
     """A form for a new tenant, and what it would be."""
+    await visit.needs("operator")
     query = visit.request.query_params
     name, what = query.get("name", "").strip(), query.get("what", "")
     asked = _Asked.given(query.multi_items()) if what == "make" else _Asked()

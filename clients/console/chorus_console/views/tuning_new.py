@@ -28,6 +28,7 @@ _MOST_SHOWN = 400
 
 async def new(visit: Visit) -> Response:
     """The form that takes a file."""
+    await visit.needs("tune")
     return await visit.show("tune_new.html", same=_starting())
 
 

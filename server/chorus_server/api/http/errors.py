@@ -63,6 +63,7 @@ STORE_STATUS: dict[str, int] = {
     "key_exists": 409,
     "key_over": 409,
     "too_many_grants": 409,
+    "too_many_aliases": 409,
     "lease_lost": 409,
     "other_store": 409,
     "store_not_empty": 409,

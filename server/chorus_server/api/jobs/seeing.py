@@ -24,12 +24,12 @@ def _tuning(principal: Principal, job: Job) -> bool:
 
 def _evaluation(principal: Principal, job: Job) -> bool:
     """Whether the key may name all that the job evaluates. One of the base model alone names nothing: it is
-    for whoever made it."""
+    for the key that made it."""
     subjects = job.spec.get("subjects", ())
     names = [each.get("task") or each.get("ensemble") or each.get("pack") for each in subjects]
     references = [parse_reference(name, tenant=job.tenant) for name in names if name]
     if not references:
-        return principal.tasks is None or principal.name == job.created_by
+        return principal.tasks is None or principal.key == job.spec.get("key")
     return all(principal.may_name(each.task, each.tenant) for each in references)
 
 
@@ -107,6 +107,6 @@ async def _seen(services: Services, principal: Principal, page: Page[DataFile]) 
         return page
     library, mine = services.library, partial(may_see, principal)
     found: Iterable[DataFile] = await library.read(
-        library.store.files_seen, principal.tenant, page.items, principal.name, mine
+        library.store.files_seen, principal.tenant, page.items, principal.key or "", principal.name, mine
     )
     return Page(tuple(found), page.next_cursor)

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Request, Response
 
 from chorus_server.api.door.auth import MayRead, MayWrite
 from chorus_server.api.door.routing import ChorusRoute
-from chorus_server.api.http.parameters import AliasName, TaskName, TenantName, owner_of_task
+from chorus_server.api.http.parameters import AliasName, Cursor, Limit, TaskName, TenantName, owner_of_task
 from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.library.shared import task_to_read
-from chorus_server.api.moves import MovesLimit, aliases_response, moved, removed
+from chorus_server.api.moves import aliases_response, moved, removed
 from chorus_server.api.schemas.prompts import AliasBody, AliasesAnswer, AliasMoveAnswer, RollbackBody
 from chorus_server.api.services import acting_store, services_of
 
@@ -18,14 +18,20 @@ router = APIRouter(route_class=ChorusRoute, tags=["aliases"])
 
 @router.get("/v1/tasks/{task}/aliases", response_model=AliasesAnswer, responses=READ_ERRORS)
 async def list_aliases(
-    request: Request, principal: MayRead, task: TaskName, limit: MovesLimit = None, tenant: TenantName = None
+    request: Request,
+    principal: MayRead,
+    task: TaskName,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    tenant: TenantName = None,
 ) -> Response:
-    """Where the aliases point now, where a rollback would lead, and how they moved."""
+    """Where the aliases point now, where a rollback would lead, and how they moved: the newest moves,
+    oldest first; the next page has older ones."""
     library = services_of(request).library
     owner = await task_to_read(library, principal, tenant, task)
     aliases = await library.read(library.store.aliases, owner, task)
     back = await library.read(library.store.rollbacks, owner, task)
-    history = await library.read(library.store.alias_history, owner, task, limit=limit)
+    history = await library.read(library.store.alias_history, owner, task, limit=limit, cursor=cursor)
     return await aliases_response(aliases, back, history)
 
 

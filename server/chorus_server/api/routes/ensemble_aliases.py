@@ -6,10 +6,17 @@ from fastapi import APIRouter, Request, Response
 
 from chorus_server.api.door.auth import MayRead, MayWrite
 from chorus_server.api.door.routing import ChorusRoute
-from chorus_server.api.http.parameters import AliasName, EnsembleName, TenantName, owner_of_ensemble
+from chorus_server.api.http.parameters import (
+    AliasName,
+    Cursor,
+    EnsembleName,
+    Limit,
+    TenantName,
+    owner_of_ensemble,
+)
 from chorus_server.api.http.responses import READ_ERRORS, WRITE_ERRORS
 from chorus_server.api.library.shared import ensemble_to_read
-from chorus_server.api.moves import MovesLimit, aliases_response, moved, removed
+from chorus_server.api.moves import aliases_response, moved, removed
 from chorus_server.api.schemas.prompts import AliasBody, AliasesAnswer, AliasMoveAnswer, RollbackBody
 from chorus_server.api.services import acting_store, services_of
 
@@ -21,14 +28,18 @@ async def list_ensemble_aliases(
     request: Request,
     principal: MayRead,
     name: EnsembleName,
-    limit: MovesLimit = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
     tenant: TenantName = None,
 ) -> Response:
-    """Where the aliases point now, where a rollback would lead, and how they moved."""
+    """Where the aliases point now, where a rollback would lead, and how they moved: the newest moves,
+    oldest first; the next page has older ones."""
     library = services_of(request).library
     owner = await ensemble_to_read(library, principal, tenant, name)
     record = await library.read(library.store.get_ensemble, owner, name)
-    history = await library.read(library.store.ensemble_alias_history, owner, name, limit=limit)
+    history = await library.read(
+        library.store.ensemble_alias_history, owner, name, limit=limit, cursor=cursor
+    )
     return await aliases_response(record.aliases, record.back, history)
 
 

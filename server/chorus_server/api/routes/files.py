@@ -71,7 +71,7 @@ async def upload_file(
 def sender_of(request: Request, principal: Principal, name: str | None = None) -> Sender:
     """Who uploads a file with this request."""
     limit = services_of(request).settings.tuning_max_file_bytes
-    return Sender(principal.tenant, principal.name, name, limit)
+    return Sender(principal.tenant, principal.name, principal.key or "", name, limit)
 
 
 async def received(request: Request, sender: Sender, once: MakesOnce) -> DataFile:

@@ -1,5 +1,5 @@
 """`GET /v1/operations`: what this process does now, and did in the last hour. An operator sees everybody's;
-others see their own tenant's by name, and the rest added up."""
+others see their own tenant's by name, and the rest added up. `POST /v1/store/check`: read the store back."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from chorus_server.api.door.auth import MayScrape
+from chorus_server.api.door.auth import MayOperate, MayScrape
 from chorus_server.api.door.routing import ChorusRoute
-from chorus_server.api.http.responses import READ_ERRORS
+from chorus_server.api.http.responses import READ_ERRORS, errors
 from chorus_server.api.inference.answers import json_response
 from chorus_server.api.jobs.seeing import may_see
-from chorus_server.api.schemas.operations import OperationsAnswer
+from chorus_server.api.schemas.operations import OperationsAnswer, StoreCheckAnswer
 from chorus_server.api.services import Services, services_of
+from chorus_server.api.upkeep import StoreCheck
 from chorus_server.engine.stats import LISTED_TASKS, EngineLook, PrefillSummary, TenantQueue
 from chorus_server.errors import ChorusError
 from chorus_server.jobs.runner import this_process
@@ -26,6 +27,7 @@ from prompts_store.errors import StoreError
 from prompts_store.jobs.records import Job
 from prompts_store.records import LeaseHolder
 from prompts_store.store import PromptStore
+from prompts_store.upkeep.check_report import KINDS
 
 router = APIRouter(route_class=ChorusRoute, tags=["server"])
 
@@ -41,6 +43,16 @@ async def show_operations(
     """What this process does now, and did in the last hour. Operators see every tenant; others see their own,
     and the rest added up."""
     return json_response(await _operations(services_of(request), principal, minutes))
+
+
+@router.post(
+    "/v1/store/check", status_code=202, response_model=StoreCheckAnswer, responses=errors(401, 403, 429, 503)
+)
+async def check_store(request: Request, principal: MayOperate) -> Response:
+    """Begin to read the whole store back, as `chorus store check` does, in this process; if that is under
+    way, tell so. It changes nothing, and nobody waits for it. `GET /v1/operations` of the same process says
+    what came of it."""
+    return json_response(_check(services_of(request).upkeep.begin_check()), 202)
 
 
 async def _operations(services: Services, caller: Principal, minutes: float) -> dict[str, Any]:
@@ -164,7 +176,7 @@ def _memory(services: Services) -> dict[str, Any] | None:
 
 async def _stored(services: Services, operator: bool) -> tuple[dict[str, Any], list[dict[str, Any]] | None]:
     """How the store is, and for operators who holds leases, while the database answers."""
-    trouble, last = services.library.health.report(), services.upkeep.last
+    trouble, last, check = services.library.health.report(), services.upkeep.last, services.upkeep.check
     seen: _Seen | None = None
     if trouble is None:
         with suppress(ChorusError, StoreError):
@@ -174,6 +186,8 @@ async def _stored(services: Services, operator: bool) -> tuple[dict[str, Any], l
         # What went wrong may name folders and other stores.
         "last_collection": None if last is None else asdict(last) | ({} if operator else {"message": ""}),
         "collection_due_at": None if seen is None else seen[0],
+        # Others' things may be at fault.
+        "check": None if check is None or not operator else _check(check),
     }
     if seen is None or not operator:
         return store, None
@@ -183,6 +197,28 @@ async def _stored(services: Services, operator: bool) -> tuple[dict[str, Any], l
         for of, name, holders in ours
         for holder in holders
     ]
+
+
+def _check(check: StoreCheck) -> dict[str, Any]:
+    report = check.report
+    counted = ("versions", "blobs", "files", "orphans", "temporary_files")
+    problems = () if report is None else report.problems
+    return {
+        **{name: getattr(check, name) for name in ("started_at", "ended_at", "fence_fault", "message")},
+        "clean": None if report is None else report.clean,
+        **{name: 0 if report is None else getattr(report, name) for name in counted},
+        "problems": [
+            {
+                "kind": kind,
+                **KINDS[kind]._asdict(),
+                "count": count,
+                "first": [
+                    {"where": each.where, "message": each.message} for each in problems if each.kind == kind
+                ],
+            }
+            for kind, count in check.found.items()
+        ],
+    }
 
 
 _Seen = tuple[datetime | None, list[LeaseHolder], list[LeaseHolder]]

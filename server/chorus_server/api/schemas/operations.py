@@ -165,6 +165,41 @@ class CollectionNow(AnswerModel):
     message: str = Field(description="Why nothing was collected, for operators.")
 
 
+class ProblemFound(AnswerModel):
+    """A promise of the store that is broken."""
+
+    where: str = Field(description="The digest, task, alias, job or tenant.")
+    message: str
+
+
+class ProblemsFound(AnswerModel):
+    """Problems of one kind, and what to do about them."""
+
+    kind: str
+    meaning: str
+    advice: str
+    count: int
+    first: list[ProblemFound] = Field(description="Up to ten of them.")
+
+
+class StoreCheckAnswer(AnswerModel):
+    """A check of the store: all of it was read back and compared with its digests and sums."""
+
+    started_at: datetime
+    ended_at: datetime | None = Field(description="Null while it is under way.")
+    clean: bool | None = Field(description="Whether nothing is wrong; null while that is not known.")
+    versions: int
+    blobs: int
+    files: int = Field(description="Contents of data files.")
+    orphans: int = Field(
+        description="Blobs and contents that nothing names, of uploads under way or cut off."
+    )
+    temporary_files: int
+    problems: list[ProblemsFound]
+    fence_fault: str | None = Field(description="Why row-level security does not stand; null if it does.")
+    message: str = Field(description="Why the check failed; empty if it did not.")
+
+
 class StoreNow(AnswerModel):
     """The store as this process sees it."""
 
@@ -172,6 +207,9 @@ class StoreNow(AnswerModel):
     last_collection: CollectionNow | None = Field(description="Null if this process made none.")
     collection_due_at: datetime | None = Field(
         description="When the next one is due, in whichever process; null if that is not known."
+    )
+    check: StoreCheckAnswer | None = Field(
+        description="The check that this process began last, for operators; null if it made none."
     )
 
 

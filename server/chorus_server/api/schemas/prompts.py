@@ -177,7 +177,8 @@ class TaskPage(AnswerModel):
 
 
 class AliasesAnswer(AnswerModel):
-    """Where the aliases of a task, an ensemble or a pack point now, and their moves, oldest first."""
+    """Where the aliases of a task, an ensemble or a pack point now, and a page of their moves:
+    the newest, oldest first."""
 
     aliases: dict[str, int]
     back: dict[str, int] = Field(
@@ -185,6 +186,7 @@ class AliasesAnswer(AnswerModel):
         "go back to."
     )
     history: list[AliasHistoryEntry]
+    next_cursor: str | None = Field(description="Leads to older moves.")
 
 
 class MemberName(AnswerModel):

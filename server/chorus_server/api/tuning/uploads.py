@@ -37,6 +37,7 @@ class Sender:
     """Who uploads what.
 
     Attributes:
+        created_by, key: name and id of the key; no id for one that has none.
         name: the file's name, if the query gives one.
         max_bytes: the largest file accepted.
         repeats: whether it may have been uploaded before; if so, only the store says if there is room.
@@ -47,6 +48,7 @@ class Sender:
 
     tenant: str
     created_by: str
+    key: str
     name: str | None
     max_bytes: int
     repeats: bool = False
@@ -105,7 +107,11 @@ async def receive_file(
                 code="missing_field",
             )
         manager = acting_store(request).write_file(
-            sender.tenant, name, created_by=sender.created_by, max_bytes=sender.max_bytes
+            sender.tenant,
+            name,
+            created_by=sender.created_by,
+            made_by=sender.key,
+            max_bytes=sender.max_bytes,
         )
         async with _incoming(library, manager, sender.max_bytes, share) as incoming:
             await incoming.write(first)

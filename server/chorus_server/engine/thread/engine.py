@@ -93,8 +93,10 @@ class Engine:
         self._clock = clock
         self._metrics = metrics or EngineMetrics(MetricsRegistry())
         self._admission = AdmissionControl(config, self.journal)
-        self._outcomes = Outcomes(self.journal, self._metrics, self._admission, clock, on_settled)
         self._deadlines = Deadlines()
+        self._outcomes = Outcomes(
+            self.journal, self._metrics, self._admission, self._deadlines, clock, on_settled
+        )
         self._numbers = count()
         rows = executor.prompt_row_capacity
         self._fitter = Fitter(executor.ladder, executor.padded_vocab_size, rows - config.pinned_prompt_rows)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from chorus_server.engine.metrics import EngineMetrics
 from chorus_server.engine.requests import FailedEvent, FinishedEvent, RequestOutcome
 from chorus_server.engine.scheduler.admission import AdmissionControl
+from chorus_server.engine.scheduler.deadlines import Deadlines
 from chorus_server.engine.scheduler.journal import Journal
 from chorus_server.engine.scheduler.tickets import Ticket
 from chorus_server.engine.work import Settled, settled
@@ -25,12 +26,14 @@ class Outcomes:
         journal: Journal,
         metrics: EngineMetrics,
         admission: AdmissionControl,
+        deadlines: Deadlines,
         clock: Callable[[], float],
         on_settled: Callable[[Settled], None] | None = None,
     ) -> None:
         self._journal = journal
         self._metrics = metrics
         self._admission = admission
+        self._deadlines = deadlines
         self._clock = clock
         self._on_settled = on_settled
 
@@ -50,6 +53,7 @@ class Outcomes:
         return ticket.handle.settle(outcome, lambda: self._record(ticket, outcome))
 
     def _record(self, ticket: Ticket, outcome: RequestOutcome) -> None:
+        self._deadlines.remove(ticket)
         code = outcome.error.code if isinstance(outcome, FailedEvent) else "ok"
         self._journal.outcome(ticket.key, code)
         sequences = outcome.sequences if isinstance(outcome, FinishedEvent) else ()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import httpx2
 import pytest
 
+from chorus_server.api.batch import work
+from chorus_server.api.batch.answering import BatchLine
+from chorus_server.api.batch.lines import Endpoint
+from chorus_server.api.jobs.patience import PatientCall
 from chorus_server.api.schemas.documents.batch import BatchEndpoint
 from chorus_server.jobs_wiring import ENDPOINTS, start_engine_jobs
 from chorus_server.model.vocabulary import Vocabulary
@@ -287,17 +291,31 @@ def test_lists_events_and_metadata(api: ApiServer) -> None:
         assert api.http.get(f"/v1/{other}/{job}").status_code == 404
 
 
+def close_before(gate: Gate, row: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Close the gate when the block that begins with this row is asked for the first time. The batch does not
+    get past it, and 16 blocks are under way at most."""
+    assert row % work.LINES_AT_ONCE == 0
+    honest = work.answer_lines
+
+    async def answer_lines(endpoint: Endpoint, lines: Sequence[BatchLine], call: PatientCall) -> Any:
+        if lines[0].request_id.endswith(f".{row + 1}") and not gate.waiting.is_set():
+            gate.close()
+        return await honest(endpoint, lines, call)
+
+    monkeypatch.setattr(work, "answer_lines", answer_lines)
+
+
 def test_a_cancelled_batch_goes_on_after_its_last_answered_line(
-    tmp_path: Path, vocabulary: Vocabulary, gate: Gate
+    tmp_path: Path, vocabulary: Vocabulary, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    close_before(gate, 1008, monkeypatch)
     with gated_server(tmp_path, vocabulary, gate) as api:
         api.push("first", labels=LABELS)
         start_engine_jobs(api.services)
         lines = [line(f"{n}", {"task": "first", "input": f"{TEXTS[n % 6]} {n}"}) for n in range(2_000)]
         job = start(api, upload(api, lines)).json()["id"]
-        eventually(lambda: api.store.get_job("default", job).progress.get("rows", 0) > 0)
-        gate.close()
         assert gate.waiting.wait(300)
+        eventually(lambda: api.store.get_job("default", job).progress["rows"] > 0)
         cancelled = api.post(f"/v1/batches/{job}/cancel", None)
         assert cancelled.status_code == 200, cancelled.text
         eventually(lambda: api.store.get_job("default", job).finished_at is not None)
@@ -322,18 +340,18 @@ def test_a_cancelled_batch_goes_on_after_its_last_answered_line(
 
 
 def test_a_cancelled_batch_stays_cancelled_where_its_files_cannot_be_stored(
-    tmp_path: Path, vocabulary: Vocabulary, gate: Gate
+    tmp_path: Path, vocabulary: Vocabulary, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An answer is longer than its line, and a file may not be longer than those of the lines."""
+    close_before(gate, 960, monkeypatch)
     lines = [line(f"{n}", {"task": "first", "input": f"{TEXTS[n % 6]} {n}"}) for n in range(1_000)]
     most = sum(len(json.dumps(each)) + 1 for each in lines)
     with gated_server(tmp_path, vocabulary, gate, tuning_max_file_bytes=most) as api:
         api.push("first", labels=LABELS)
         start_engine_jobs(api.services)
         job = start(api, upload(api, lines)).json()["id"]
-        eventually(lambda: api.store.get_job("default", job).progress.get("rows", 0) > 600)
-        gate.close()
         assert gate.waiting.wait(300)
+        eventually(lambda: api.store.get_job("default", job).progress["rows"] > 600)
         assert api.post(f"/v1/batches/{job}/cancel", None).status_code == 200
         eventually(lambda: api.store.get_job("default", job).finished_at is not None)
         gate.open.set()

@@ -23,6 +23,8 @@ KEYS: Mapping[str, tuple[str, ...] | None] = {
     "theirs": ("their-*",),
     "same-as-theirs": ("their-*",),
 }
+NAME = "app"
+"""Of each of them: who sees what goes by keys, not by their names."""
 ABSENT = "file-" + "0" * 24
 MADE = ("mistakes", "predictions", "output", "errors")
 
@@ -33,7 +35,10 @@ def secret(name: str) -> str:
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> Iterator[ApiServer]:
-    keys = {secret(name): Principal("default", name, tasks=tasks) for name, tasks in KEYS.items()}
+    keys = {
+        secret(name): Principal("default", NAME, key=f"key-{name}", tasks=tasks)
+        for name, tasks in KEYS.items()
+    }
     ring = KeyRing(keys, Principal("default", "anonymous"))
     with ApiServer(tmp_path_factory.mktemp("seeing"), vocabulary, keys=ring) as server:
         server.http.headers["authorization"] = f"Bearer {secret('all')}"
@@ -71,8 +76,8 @@ def started(api: ApiServer, key: str, path: str, body: dict[str, Any]) -> str:
 
 def made_by(store: PromptStore, job: str, kind: str) -> str:
     """A file as a job makes it."""
-    by = store.get_job("default", job).created_by
-    with store.write_file("default", f"{job}-{kind}.jsonl", created_by=by, max_bytes=1000) as writer:
+    name = f"{job}-{kind}.jsonl"
+    with store.write_file("default", name, created_by=NAME, made_by=job, max_bytes=1000) as writer:
         writer.write(b"{}\n")
         return writer.commit().id
 
@@ -195,4 +200,10 @@ def test_a_name_like_that_of_a_jobs_file_gives_no_rights(api: ApiServer) -> None
     own = upload(api, "theirs", f"job-{'0' * 24}-mistakes.jsonl")
     assert [send(api, key, "GET", f"/v1/files/{own}").status_code for key in KEYS] == [200, 404, 200, 404]
     named = upload(api, "ours", f"{job}-mistakes.jsonl")
-    assert send(api, "ours", "GET", f"/v1/files/{named}").status_code == 404
+    assert [send(api, key, "GET", f"/v1/files/{named}").status_code for key in KEYS] == [200, 200, 404, 404]
+
+
+def test_an_evaluation_of_the_base_alone_is_seen_by_its_key(api: ApiServer) -> None:
+    body = {"subjects": [{"base": {}}], "file": upload(api, "theirs"), "labels": LABELS}
+    job = started(api, "theirs", "/v1/evaluations", body)
+    assert [send(api, key, "GET", f"/v1/jobs/{job}").status_code for key in KEYS] == [200, 404, 200, 404]

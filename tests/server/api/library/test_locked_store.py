@@ -274,9 +274,8 @@ def test_every_change_is_told_when_its_patience_ends(
 
 @pytest.fixture
 def slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second in which a busy machine does not come to a read is no trouble of the store's."""
+    """A second in which a busy machine does not come to a check is no trouble of the store's."""
     monkeypatch.setattr("chorus_server.api.library.store_health.LOOK_SECONDS", 300.0)
-    monkeypatch.setattr("chorus_server.changes.reader.READ_SECONDS", 300.0)
 
 
 @pytest.mark.usefixtures("slow_machine")

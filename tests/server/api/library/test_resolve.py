@@ -16,7 +16,7 @@ import pytest
 
 from chorus_server.api.http.errors import StoreAnswerError
 from chorus_server.api.http.offload import Offload
-from chorus_server.api.library import resolve
+from chorus_server.api.library import resolve, store_health
 from chorus_server.api.library.resolve import PromptLibrary
 from chorus_server.changes.memory import STALE_SECONDS
 from prompts_store.database import EVERY_TENANT
@@ -145,9 +145,11 @@ def test_a_spare_ensemble_serves_too(library: PromptLibrary, clock: Clock) -> No
 
 
 def test_a_spare_serves_while_reads_fail_and_then_nothing_does(
-    library: PromptLibrary, clock: Clock, folder: Path
+    library: PromptLibrary, clock: Clock, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database's file is gone and back again."""
+    monkeypatch.setattr(resolve, "ASK_SECONDS", 300.0)
+    monkeypatch.setattr(store_health, "LOOK_SECONDS", 300.0)
 
     async def scenario() -> None:
         health = library.health
@@ -181,7 +183,7 @@ def test_a_spare_is_no_answer_to_what_the_store_refuses(
     library: PromptLibrary, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process deleted it: the store says so, and is healthy."""
-    monkeypatch.setattr(resolve, "ASK_SECONDS", 30.0)
+    monkeypatch.setattr(resolve, "ASK_SECONDS", 300.0)
 
     async def scenario() -> None:
         assert await number_of(library, "t@2") == 2
@@ -253,7 +255,7 @@ def test_an_answer_from_before_a_change_is_not_kept(library: PromptLibrary) -> N
 def test_a_look_asks_again_only_when_the_last_question_has_ended(
     library: PromptLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chorus_server.api.library.store_health.LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(store_health, "LOOK_SECONDS", 0.02)
     gate, asked = threading.Event(), []
 
     def hang() -> None:

@@ -12,8 +12,9 @@ from typing import Any
 
 import jax
 import pytest
+from sqlalchemy import update
 
-from chorus_server.api.schemas.operations import OperationsAnswer
+from chorus_server.api.schemas.operations import OperationsAnswer, StoreCheckAnswer
 from chorus_server.api.services import Compiled, DeviceStart
 from chorus_server.api.upkeep import Collection
 from chorus_server.engine.executor import CompileWatch
@@ -24,6 +25,8 @@ from chorus_server.jobs.runner import JobRunner, RunnerConfig, this_process
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.tenancy.keys import KeyRing
 from chorus_server.tenancy.principal import Principal
+from prompts_store.database import EVERY_TENANT
+from prompts_store.database.tables import blobs
 from prompts_store.errors import StoreError
 from prompts_store.tenants.records import Scope
 from tests.server.api.api_harness import (
@@ -229,3 +232,25 @@ def test_it_is_answered_while_the_store_is_away_and_before_the_engine_is_there(
     serving, api.services.serving = api.services.serving, None
     assert asked(api, OPERATOR)["slots"] == {"in_use": 0, "total": 0}
     api.services.serving = serving
+
+
+def test_an_operator_checks_the_store_and_is_told_what_is_wrong(api: ApiServer) -> None:
+    key = key_of(api, "acme", "metrics:read", "admin")
+    assert asked(api, OPERATOR)["store"]["check"] is None
+    head = {"authorization": f"Bearer {OPERATOR}"}
+    refused = api.http.post("/v1/store/check", headers={"authorization": f"Bearer {key}"})
+    assert refused.status_code == 403 and api.services.upkeep.check is None
+    answer = api.http.post("/v1/tasks/checked/versions", content=artifact(3, 1), headers=RAW | head)
+    assert answer.status_code == 201
+    with api.store._database.write(EVERY_TENANT) as connection:
+        connection.execute(update(blobs).values(reference_count=7))
+    begun = api.http.post("/v1/store/check", headers=head)
+    assert begun.status_code == 202
+    StoreCheckAnswer.model_validate(begun.json(), strict=False)
+    eventually(lambda: asked(api, OPERATOR)["store"]["check"]["ended_at"] is not None)
+    found = asked(api, OPERATOR)["store"]["check"]
+    assert (found["clean"], found["versions"], found["blobs"], found["message"]) == (False, 1, 1, "")
+    (problem,) = found["problems"]
+    assert (problem["kind"], problem["count"], len(problem["first"])) == ("wrong_count", 1, 1)
+    assert problem["meaning"] and "--repair" in problem["advice"]
+    assert asked(api, key)["store"]["check"] is None

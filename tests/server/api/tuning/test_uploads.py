@@ -65,7 +65,7 @@ async def cancelled_while_it_writes(writer: Writer, *, let_go: bool) -> None:
             await incoming.write(b"x" * BUFFER_BYTES)
 
     task = asyncio.create_task(upload())
-    await asyncio.to_thread(writer.writing.wait, 20)
+    assert await asyncio.to_thread(writer.writing.wait, 300)
     task.cancel()
     if let_go:
         writer.let.set()

@@ -10,6 +10,7 @@ import pytest
 from prompts_store.errors import StoreError
 from prompts_store.store import PromptStore
 from prompts_store.testing import FakeClock
+from tests.server.api.api_harness import eventually
 from tests.server.tuning.jobs.service_tools import (
     FINGERPRINT,
     TENANT,
@@ -59,10 +60,7 @@ def test_a_runner_that_wakes_up_too_late_writes_nothing(tmp_path: Path) -> None:
         assert over.status == "succeeded" and over.attempt == 2 and prompt.made < 6
         written = events(store, job)
         late.release.set()
-        for _ in range(3000):
-            if late.endings:
-                break
-            until(store, job, lambda found: True)
+        eventually(lambda: bool(late.endings))
     assert late.endings == ["lost"] and prompt.endings == ["succeeded"]
     assert events(store, job) == written
     assert over.result["prompts"][0]["digest"] == whole.result["prompts"][0]["digest"]

@@ -38,7 +38,7 @@ def test_two_programs_are_compiled_at_once() -> None:
     both = threading.Barrier(2)
     known: dict[Any, Any] = {}
     told: list[str] = []
-    programs._compile(_named(4, lambda: both.wait(30)), known, lambda name, seconds: told.append(name))
+    programs._compile(_named(4, lambda: both.wait(300)), known, lambda name, seconds: told.append(name))
     assert known == {n: f"program {n}" for n in range(4)}
     assert sorted(told) == sorted(known.values())
 
@@ -56,7 +56,7 @@ def test_an_interruption_starts_no_other_compile(monkeypatch: pytest.MonkeyPatch
     def compile_one() -> None:
         started.append(threading.get_ident())
         if len(started) > 1:
-            given_up.wait(30)
+            assert given_up.wait(300)
 
     def interrupt(name: str, seconds: float) -> None:
         raise KeyboardInterrupt

@@ -4,8 +4,8 @@ slice K        inside the k-th slice of the device
 file K         inside a checkpoint, before its k-th sync or rename
 before METHOD  before the store does it; `after METHOD`: when it is done and nobody knows
 
-Each is a process forked from this one, which has imported everything and begun nothing; answers with its exit
-code.
+Each is a process forked from this one, which has imported everything and begun nothing, and comes an hour
+later than the one before; answers with its exit code.
 """
 
 from __future__ import annotations
@@ -13,17 +13,24 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from chorus_server.engine.executor import use_persistent_cache
+from prompts_store.base import utc_now
 from prompts_store.blobs.files import Files
 from prompts_store.store import PromptStore
 from tests.server.tuning.jobs import service_tools
 from tests.server.tuning.jobs.service_tools import Watcher, running
 from tests.server.tuning.killing_files import KillingFiles, kill
 
-LEASE_SECONDS = 1.0
+
+def hours_later(hours: int) -> Callable[[], datetime]:
+    """The clock of a process that comes so much later: the lease of one that died before is over, and that of
+    one that lives is not, however long it stands still on a busy machine."""
+    return lambda: utc_now() + timedelta(hours=hours)
 
 
 class KillingStore:
@@ -60,21 +67,21 @@ class KillingWatcher(Watcher):
             kill()
 
 
-def main(folder: Path, compiled: str, how: str, what: str) -> None:
+def main(folder: Path, compiled: str, number: int, how: str, what: str) -> None:
     use_persistent_cache(compiled)
-    store: Any = PromptStore.open(folder)
+    store: Any = PromptStore.open(folder, clock=hours_later(number))
     files = KillingFiles(int(what)) if how == "file" else Files()
     watcher = KillingWatcher(int(what)) if how == "slice" else Watcher()
     if how in ("before", "after"):
         store = KillingStore(store, how, what)
-    with running(store, folder, files=files, watcher=watcher, lease_seconds=LEASE_SECONDS):
+    with running(store, folder, files=files, watcher=watcher):
         threading.Event().wait(1200)
     raise SystemExit(f"it lived on: {watcher.endings} {service_tools.TENANT}")
 
 
 if __name__ == "__main__":
-    for line in sys.stdin:
+    for number, line in enumerate(sys.stdin, 1):
         worker = os.fork()
         if not worker:
-            main(Path(sys.argv[1]), sys.argv[2], *line.split())
+            main(Path(sys.argv[1]), sys.argv[2], number, *line.split())
         print(os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]), flush=True)  # noqa: T201

@@ -28,7 +28,7 @@ from tests.server.tuning.jobs.service_tools import (
     upload,
 )
 from tests.server.tuning.jobs.worker import service_kill_child
-from tests.server.tuning.jobs.worker.service_kill_child import LEASE_SECONDS
+from tests.server.tuning.jobs.worker.service_kill_child import hours_later
 
 # In turn, on one job. A step is 2 slices, an evaluation 3; a checkpoint is 2 syncs and 2 renames.
 DEATHS = [
@@ -77,7 +77,8 @@ def test_a_killed_job_ends_with_the_same_bits_and_one_version(tmp_path: Path, co
             assert store.get_job(TENANT, job.id).finished_at is None
     assert sorted(steps) == steps and steps[-1] == 6, steps
     watcher = Watcher()
-    with running(store, folder, watcher=watcher, lease_seconds=LEASE_SECONDS):
+    store._clock = hours_later(len(DEATHS) + 1)
+    with running(store, folder, watcher=watcher):
         over = finished(store, job)
     assert over.status == "succeeded" and over.attempt == len(DEATHS) + 1
     assert watcher.made == 0, "everything was in the last checkpoint"
@@ -106,7 +107,8 @@ def test_a_killed_sweep_goes_on_by_batch_and_chooses_the_same(tmp_path: Path, co
             steps.append(store.get_job(TENANT, job.id).progress.get("checkpoint_step", 0))
     assert 3 * 2 <= steps[0] < steps[1] == 3 * 2 + 3, steps
     watcher = Watcher()
-    with running(store, folder, watcher=watcher, lease_seconds=LEASE_SECONDS):
+    store._clock = hours_later(len(DEATHS_OF_A_SWEEP) + 1)
+    with running(store, folder, watcher=watcher):
         over = finished(store, job)
     assert over.status == "succeeded" and over.attempt == len(DEATHS_OF_A_SWEEP) + 1
     assert watcher.made == 0, "everything was in the checkpoints"
