@@ -135,10 +135,10 @@ def test_a_busy_tenant_stays_busy_while_its_slots_come_free(
 
 
 def test_answers_of_a_busy_tenant_wait_while_a_quiet_one_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = usual(noisy=False, quiet_tenants=1)
+    shared = usual(noisy=True, quiet_tenants=1)
     monkeypatch.setattr(PrefillDecodePolicy, "yields_to_quiet", lambda policy, tenant: False)
     control = usual(noisy=True, quiet_tenants=1)
-    assert control.quiet_p99 > 1.5 * alone.quiet_p99, "the host hands over answers in the quiet tenant's time"
+    assert control.quiet_p99 > 1.1 * shared.quiet_p99, "the host hands them over in the quiet tenant's time"
 
 
 def test_an_answer_does_not_wait_past_its_deadline() -> None:
