@@ -211,6 +211,8 @@ class Usage(StoreBase):
                 return
             end = min(before, month_after(first))
             with self._database.write(EVERY_TENANT) as connection:
+                if not self._database.embedded:
+                    _lock_in_order(connection, tenant, end)
                 connection.execute(delete(usage_hours).where(mine, usage_hours.c.hour < end))
 
 
@@ -256,6 +258,16 @@ def _added(
 
 def _values(replica: str, row: UsageRow) -> dict[str, Any]:
     return {"replica": replica} | {name: getattr(row, name) for name in row.__slots__}
+
+
+def _lock_in_order(connection: Connection, tenant: str, before: datetime) -> None:
+    """Take a tenant's hours, and then its days, in the order of `_roll_up`: PostgreSQL deletes rows as they
+    lie, and its days follow in that order at the commit, so that two might each wait for the other."""
+    for table, at in ((usage_hours, "hour"), (usage_days, "day")):
+        order = [table.c[name].collate("C") for name in _ORDER[:-1]]
+        rows = select(table.c[at]).where(table.c.tenant == tenant, table.c[at] < before)
+        taken = rows.order_by(*order, table.c[at]).with_for_update().subquery()
+        connection.execute(select(func.count()).select_from(taken))
 
 
 def _roll_up(connection: Connection, rows: Iterable[UsageRow]) -> None:

@@ -2,7 +2,7 @@
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from pathlib import Path
@@ -315,3 +315,86 @@ def test_replicas_that_add_to_the_same_hours_at_once_lose_nothing(replicas: list
         each.join()
     everybodys = added([each for some in rows for each in some])[()]
     assert not failed and in_tables(replicas[0]) == (everybodys, everybodys)
+
+
+def until_waiting(store: PromptStore, count: int) -> None:
+    """Return once so many transactions wait for another's row."""
+    pause, waiting = threading.Event(), "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted"
+    with store._database.engine.connect() as connection:
+        while connection.exec_driver_sql(waiting).scalar() != count:
+            connection.rollback()
+            pause.wait(0.01)
+
+
+def both_after(store: PromptStore, row_of: str, *deeds: Callable[[], object]) -> list[StoreError]:
+    """What the deeds raise that are done at once: each waits for a row, in their order, before any has it."""
+    failed: list[StoreError] = []
+
+    def do(deed: Callable[[], object]) -> None:
+        try:
+            deed()
+        except StoreError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=do, args=(deed,)) for deed in deeds]
+    with store._database.write(EVERY_TENANT, alone=False) as connection:
+        found = connection.exec_driver_sql(f"SELECT * FROM {row_of} FOR UPDATE").all()
+        assert len(found) == 1
+        for waiting, each in enumerate(threads, 1):
+            each.start()
+            until_waiting(store, waiting)
+    for each in threads:
+        each.join()
+    return failed
+
+
+def at_hours(**hours: int) -> list[UsageRow]:
+    """Rows of tasks, each in its hour."""
+    found = enumerate(hours.items())
+    return [row(n, BEGIN + timedelta(hours=hour), task=f"acme/{task}") for n, (task, hour) in found]
+
+
+@pytest.mark.parametrize("in_order", [True, pytest.param(False, id="control")])
+def test_two_that_add_to_hours_in_opposite_order_do_not_wait_for_each_other(
+    replicas: list[PromptStore], monkeypatch: pytest.MonkeyPatch, in_order: bool
+) -> None:
+    """As one of an older Chorus may, which takes them in any order: then PostgreSQL ends one of the two. Its
+    recorder writes again, and nothing is lost or counted twice."""
+    one, other = replicas
+    one.record_usage("a" * 16, at_hours(a=0, b=0))
+    if not in_order:
+        monkeypatch.setattr(usage_module, "sorted", list, raising=False)
+    there, back = at_hours(a=0, b=0), at_hours(b=0, a=0)
+    deeds = [
+        lambda: one.record_usage("b" * 16, there, patience_seconds=300),
+        lambda: other.record_usage("c" * 16, back, patience_seconds=300),
+    ]
+    failed = both_after(one, "usage_hours WHERE task = 'acme/a'", *deeds)
+    assert ["DeadlockDetected" in str(error) for error in failed] == [True] * (not in_order)
+    assert sorted(deed() for deed in deeds) == ([0, 0] if in_order else [0, 2])
+    assert in_tables(one) == ((6, 42, 18, 60), (6, 42, 18, 60))
+
+
+@pytest.mark.parametrize("in_order", [True, pytest.param(False, id="control")])
+@pytest.mark.parametrize("rows_of", ["hours", "days"])
+def test_whoever_drops_hours_does_not_wait_for_one_who_waits_for_it(
+    replicas: list[PromptStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_order: bool, rows_of: str
+) -> None:
+    """What is dropped goes as it lies, what is added from task to task."""
+    one = replicas[0]
+    as_it_lies = {"options": "-c enable_indexscan=off -c enable_bitmapscan=off"}
+    url = one._database.engine.url.update_query_dict(as_it_lies)
+    other = PromptStore.open(tmp_path / "as it lies", database_url=url.render_as_string(hide_password=False))
+    one.record_usage("a" * 16, at_hours(b=0))
+    one.record_usage("b" * 16, at_hours(a=1))
+    if not in_order:
+        monkeypatch.setattr(usage_module, "_lock_in_order", lambda *_: None)
+    rows = at_hours(a=1, b=0) if rows_of == "hours" else at_hours(a=2, b=2)
+    failed = both_after(
+        one,
+        f"usage_{rows_of} WHERE task = 'acme/a'",
+        lambda: one.record_usage("c" * 16, rows, patience_seconds=300),
+        lambda: other.drop_usage_of("acme"),
+    )
+    other.close()
+    assert ["DeadlockDetected" in str(error) for error in failed] == [True] * (not in_order)
