@@ -1,8 +1,8 @@
 """Who shares a batch with a row cannot change its bits: at one compiled shape, f32, on CPU.
 
 A subject row is put among two sets of random neighbours, at two places, with NaN in prompt rows that it does
-not use (but neighbours do), other padding ids beyond its length, and the slots around its own, which is
-clear, full of NaN.
+not use (but neighbours do), other padding ids beyond its length, and slots full of NaN from an earlier
+tenant.
 """
 
 from __future__ import annotations
@@ -42,10 +42,6 @@ def _bits(array: Any) -> Any:
     return np.ascontiguousarray(np.asarray(array)).view(np.int32)
 
 
-def _all_but(axis: int, rank: int) -> tuple[int, ...]:
-    return tuple(each for each in range(rank) if each != axis)
-
-
 class Subject:
     """One row: its text, target and sampled tokens."""
 
@@ -76,11 +72,7 @@ def _run(
     found = [encoded[place], *(np.take(np.asarray(leaf), place, axis) for leaf in jax.tree.leaves(memory))]
     found.append(call["decode_targets"](params, encoded, lengths, targets, target_lengths)[place])
     found.append(call["target_log_probabilities"](params, encoded, lengths, targets, target_lengths)[place])
-    others = np.where(np.arange(B) == place, np.float32(0), np.float32(np.nan))
-    cache = jax.tree.map(
-        lambda leaf: np.broadcast_to(np.expand_dims(others, _all_but(axis, leaf.ndim)), leaf.shape),
-        functions.init_cache(B, T),
-    )
+    cache = jax.tree.map(lambda leaf: np.full(leaf.shape, np.nan, np.float32), functions.init_cache(B, T))
     index = generator.integers(0, B, B).astype(np.int32)
     index[place] = place
     for position in range(min(T, 4)):

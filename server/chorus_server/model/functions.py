@@ -158,8 +158,7 @@ class Functions:
         """One token for each slot, each at its own position.
 
         Args:
-            cache: self-attention state of S slots, finite beyond a slot's position (0 x NaN is NaN): clear a
-                slot before it is used again. Donate the cache, and it is updated in place.
+            cache: self-attention state of S slots. Donate it, and it is updated in place.
             memory: encoder memory of M inputs, 0 beyond their lengths.
             tokens: the last token of each slot (`decoder_start_id` at position 0).
             positions: below the cache's length.

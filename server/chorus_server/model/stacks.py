@@ -122,8 +122,10 @@ class DecoderLayer(nnx.Module):
         key = cache["key"].at[slots, :, positions].set(own.split_step(h, own.key), mode="drop")
         value = cache["value"].at[slots, :, positions].set(own.split_step(h, own.value), mode="drop")
         past = jnp.arange(key.shape[2])[None, :] <= positions[:, None]
+        # A reused slot may hold anything beyond its position, including NaN.
+        clean = jnp.where(past[:, None, :, None], value, 0)
         x = x + own.join_step(
-            step_attention(own.split_step(h, own.query), key, value, past[:, None, :], bias)
+            step_attention(own.split_step(h, own.query), key, clean, past[:, None, :], bias)
         )
 
         cross = self.cross_attention

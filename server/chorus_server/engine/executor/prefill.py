@@ -122,13 +122,6 @@ def _write_memory(
     return jax.lax.fori_loop(0, admitted.count, put, memory)
 
 
-def _cleared(cache: Any, fresh: Array, axis: int) -> Any:
-    """Zeros in fresh slots. A step reads a slot whole, so a NaN beyond its position would reach it."""
-    return jax.tree.map(
-        lambda leaf: jnp.where(_rows_like(fresh, leaf, axis), jnp.zeros((), leaf.dtype), leaf), cache
-    )
-
-
 def _reset_beams(beams: BeamState, admitted: Admitted) -> BeamState:
     first = admitted.slots.place == 0
     fresh = BeamState(
@@ -177,7 +170,12 @@ def admit(
         memory_lengths=state.memory_lengths.at[admitted.targets].set(
             rows.lengths[admitted.rows], mode="drop"
         ),
-        cache=_cleared(state.cache, fresh, functions.slot_axis),
+        cache=jax.tree.map(
+            lambda leaf: jnp.where(
+                _rows_like(fresh, leaf, functions.slot_axis), jnp.zeros((), leaf.dtype), leaf
+            ),
+            state.cache,
+        ),
         slots=replace(chosen, active=jnp.where(fresh, usable, state.slots.active)),
         beams=_reset_beams(state.beams, admitted),
     )

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from chorus_server.engine.executor import JaxExecutor, prefill
+from chorus_server.engine.executor import JaxExecutor
 from chorus_server.engine.executor.testing import MemoryPrompts, tiny_executor, tiny_model
 from chorus_server.engine.fake_executor import FakeExecutor, PlanError
 from chorus_server.engine.plan_codec import decode_plan, encode_plan, read_plans, record_plans
@@ -182,25 +182,6 @@ def test_logits_that_are_not_finite_fail_their_slot_alone(executor: JaxExecutor)
     failed, kept = _run(broken, DecodePlan(1, 0, "plain", 8)).slots
     assert failed.failed and failed.done and len(failed.tokens) == 1  # it chose the token, then failed on it
     assert not kept.failed and kept.tokens == _greedy(healthy, clean)
-
-
-@pytest.mark.parametrize("cleared", [True, False], ids=["cleared", "control"])
-def test_a_slot_that_failed_serves_its_next_row_only_because_it_is_cleared(
-    executor: JaxExecutor, monkeypatch: pytest.MonkeyPatch, cleared: bool
-) -> None:
-    """A failed row leaves NaN among its keys and values. If admission does not clear the slot, the next row
-    reads them."""
-    if not cleared:
-        monkeypatch.setattr(prefill, "_cleared", lambda cache, fresh, axis: cache)
-        executor = tiny_executor(LADDER, without=("grouped", "score"))
-    healthy, broken, poisoned, clean = _with_bad_token(executor)
-    expected = _greedy(healthy, clean)
-    _run(broken, _prefill([poisoned], Admission(0, 0, (1,), Sampling(8))))
-    (failed,) = _run(broken, DecodePlan(1, 0, "plain", 8)).slots
-    assert failed.failed
-    _run(broken, _prefill([clean], Admission(0, 0, (1,), Sampling(8))))
-    (served,) = _run(broken, DecodePlan(2, 0, "plain", 8)).slots
-    assert (not served.failed and tuple(served.tokens) == expected) == cleared
 
 
 def test_a_search_fails_with_any_of_its_beams_and_its_neighbour_does_not(executor: JaxExecutor) -> None:
