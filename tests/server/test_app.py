@@ -196,7 +196,7 @@ def test_what_is_alive_when_the_server_is_ready_costs_no_collection_anything() -
 
 def test_a_full_queue_is_gone_through_once() -> None:
     """2,048 requests that wait are half a million objects. To go through them again and again costs a tenth
-    of the time, and stops every refusal for as long as it takes."""
+    of the time, and stops every refusal for as long as it takes; so does going through many at once."""
     generations: Counter[int] = Counter()
 
     def seen(phase: str, told: dict[str, int]) -> None:
@@ -220,4 +220,4 @@ def test_a_full_queue_is_gone_through_once() -> None:
     finally:
         gc.set_threshold(*thresholds)
     assert set(filled) == {0}
-    assert filled[0] < 60
+    assert 500 <= filled[0] <= 600, "a thousand at a time"
