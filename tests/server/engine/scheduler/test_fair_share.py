@@ -142,8 +142,8 @@ def test_answers_of_a_busy_tenant_wait_while_a_quiet_one_decodes(monkeypatch: py
 
 
 def test_scores_share_their_steps() -> None:
-    """Tenants that only score hold no slots. If a quiet one had steps of its own, a fifth of the answers would
-    be lost where it always has a request."""
+    """Tenants that only score hold no slots. If a quiet one had steps of its own, a fifth of the answers
+    would be lost where it always has a request."""
 
     def answers(know_tenants: bool = True) -> int:
         rng = random.Random(7)
