@@ -50,14 +50,14 @@ class LateAnswers:
         """Report what need not wait any longer. Steps that are no decode steps may have come between, so that
         a deadline is near by now."""
         wait = quiet_decodes and self._decoded < self._rounds
-        over, later = [], []
-        for each in self._waiting:
-            (later if wait and not self._due(each[0]) else over).append(each)
-        self._waiting = later
-        if not later:
+        waiting, self._waiting = self._waiting, []
+        for ticket, outcome in waiting:
+            if wait and not self._due(ticket):
+                self._waiting.append((ticket, outcome))
+            else:
+                self._over(ticket, outcome)
+        if not self._waiting:
             self._decoded = 0
-        for ticket, outcome in over:
-            self._over(ticket, outcome)
 
     def _due(self, ticket: Ticket) -> bool:
         """Whether a ticket's deadline could pass during as many decode steps."""
