@@ -132,8 +132,8 @@ class KeptPrograms:
             others, self._others = self._others, 0
         if others:
             self._tell(
-                f"compiling anew: {program.name} is not among the {others} programs in {self.folder}, which "
-                "are of another version of Chorus or JAX, or of other shapes or settings"
+                f"compiling anew: {program.name} is not among the {others} programs in {self.folder}: they "
+                "may be of another version of Chorus or JAX, or of other shapes or settings"
             )
 
     def keep(self, program: Program, executable: Any) -> None:

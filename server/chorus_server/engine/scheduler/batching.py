@@ -19,8 +19,8 @@ from chorus_server.engine.scheduler.step_times import StepShape, StepTimes, shap
 from chorus_server.engine.scheduler.steps import PrefillStep, input_ids
 from chorus_server.engine.scheduler.tickets import Ticket
 
-MayJoin = Callable[[Waiting[Ticket], Waiting[Ticket]], bool]
-"""Called with (head, request). Returns whether the request may be encoded in the head's step."""
+MayJoin = Callable[[Waiting[Ticket], str], bool]
+"""Called with (head, tenant). Returns whether requests of the tenant may be encoded in the head's step."""
 
 
 @dataclass(slots=True)
@@ -32,6 +32,7 @@ class Gathered:
         head: the first of `tickets`, as it waits.
         passed: for each tenant, the start tag of its first ticket that could run now but not in this step.
         held_back: for each tenant whose batch let others go first, the start tag of its first request.
+        joining: for each tenant that was asked about, whether its requests may join the head's step.
         tickets: the head first; all fit one bucket length.
         unloaded: tickets whose prompts were evicted from every tier after they were loaded.
         late: tickets that can no longer be answered in time.
@@ -42,6 +43,7 @@ class Gathered:
     head: Waiting[Ticket] | None = None
     passed: dict[str, float] = field(default_factory=dict)
     held_back: dict[str, float] = field(default_factory=dict)
+    joining: dict[str, bool] = field(default_factory=dict)
     tickets: list[Ticket] = field(default_factory=list)
     unloaded: list[Ticket] = field(default_factory=list)
     late: list[Ticket] = field(default_factory=list)
@@ -83,19 +85,20 @@ class Batcher:
         self,
         is_late: Callable[[Ticket], bool],
         held_back: Set[str] = frozenset(),
-        may_join: MayJoin = lambda head, request: True,
+        may_join: MayJoin = lambda head, tenant: True,
     ) -> Gathered:
         """Scan the queue in fair order. Changes nothing but the reservations of blocks.
 
         Args:
             held_back: tenants whose batches begin no step, but may join one.
-            may_join: what may join a step, of what would fit.
+            may_join: whose requests may join a step, where they fit; asked once of each tenant.
         """
         found = Gathered()
         self._slots.begin_pass()
         for waiting in islice(self._queue.in_order(), self._config.lookahead_requests):
             ticket = waiting.item
-            if self._slots.refused(ticket):  # of hundreds that wait, most are like one that found no place
+            # Of hundreds that wait, most are like one that found no place or may not join.
+            if not found.joining.get(waiting.tenant, True) or self._slots.refused(ticket):
                 continue
             if self._too_far_ahead(found, waiting):
                 continue
@@ -191,9 +194,12 @@ class Batcher:
         if found.head is None:
             found.turn = found.held_back.get(waiting.tenant, waiting.start)
             found.head = waiting
-        elif not (may_join(found.head, waiting) and self._joins(found, waiting.item)):
-            found.passed.setdefault(waiting.tenant, waiting.start)
-            return
+        else:
+            if waiting.tenant not in found.joining:
+                found.joining[waiting.tenant] = may_join(found.head, waiting.tenant)
+            if not (found.joining[waiting.tenant] and self._joins(found, waiting.item)):
+                found.passed.setdefault(waiting.tenant, waiting.start)
+                return
         found.tickets.append(waiting.item)
         most = self._buckets.most_rows(found.tickets[0].fit.input_class)
         found.full = len(found.tickets) == most

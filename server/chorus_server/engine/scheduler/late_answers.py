@@ -35,9 +35,8 @@ class LateAnswers:
         return len(self._waiting)
 
     def keep(self, ticket: Ticket, outcome: RequestOutcome) -> None:
-        """Hand an outcome over later; now, if its deadline could pass meanwhile."""
-        longest = _MARGIN * self._rounds * self._step_seconds
-        if ticket.deadline is not None and ticket.deadline <= self._clock() + longest:
+        """Hand an outcome over later; now, if its deadline is near."""
+        if self._due(ticket):
             self._over(ticket, outcome)
         else:
             self._waiting.append((ticket, outcome))
@@ -48,9 +47,19 @@ class LateAnswers:
         self._decoded += bool(self._waiting)
 
     def hand_over(self, quiet_decodes: bool) -> None:
-        """Report what need not wait any longer."""
-        if quiet_decodes and self._decoded < self._rounds:
-            return
-        waiting, self._waiting, self._decoded = self._waiting, [], 0
+        """Report what need not wait any longer. Steps that are no decode steps may have come between, so that
+        a deadline is near by now."""
+        wait = quiet_decodes and self._decoded < self._rounds
+        waiting, self._waiting = self._waiting, []
         for ticket, outcome in waiting:
-            self._over(ticket, outcome)
+            if wait and not self._due(ticket):
+                self._waiting.append((ticket, outcome))
+            else:
+                self._over(ticket, outcome)
+        if not self._waiting:
+            self._decoded = 0
+
+    def _due(self, ticket: Ticket) -> bool:
+        """Whether a ticket's deadline could pass during as many decode steps."""
+        longest = _MARGIN * self._rounds * self._step_seconds
+        return ticket.deadline is not None and ticket.deadline <= self._clock() + longest

@@ -39,7 +39,7 @@ class PrefillDecodePolicy:
     between two decode steps. A busy tenant's request waits for one decode step after each prefill step while
     a tenant within its share decodes, and for `protect_rounds` while a quiet tenant does: so an answer of a
     few decode steps is not interrupted. It is not encoded in a quiet tenant's step either, which it would
-    make longer (but see `_MOST_PROTECTED`).
+    make longer (but see `_MOST_PROTECTED`), unless that scores.
 
     Within a tenant, interactive requests that decode go before its batch. A prefill step of batch requests
     may come once they have had `INTERACTIVE_SHARE` times as long as such a step takes. Until then it is
@@ -106,13 +106,14 @@ class PrefillDecodePolicy:
             self._busy(name, held) for name in held
         )
 
-    def may_join(self, head: Waiting[Ticket], other: Waiting[Ticket]) -> bool:
-        """Whether a request may be encoded in the step of `head`. One of a busy tenant would make a quiet
-        tenant's step longer."""
-        if self._shares.alone or not self._quiet_are_rare:
+    def may_join(self, head: Waiting[Ticket], tenant: str) -> bool:
+        """Whether requests of a tenant may be encoded in the step of `head`. Those of a busy one would make a
+        quiet tenant's step longer. Scores share their steps: they hold no slots, so their tenant would always
+        look quiet, and however many it sends, each would cost a step."""
+        if self._shares.alone or head.item.kind == "score" or not self._quiet_are_rare:
             return True
         held = self._slots.parts_held()
-        return not (self._quiet(head.tenant, held) and self._busy(other.tenant, held))
+        return not (self._quiet(head.tenant, held) and self._busy(tenant, held))
 
     @property
     def quiet_decodes(self) -> bool:
