@@ -413,13 +413,13 @@ def compile_executor(
     arithmetic = deployment.plan(ladder, shapes.prompt_rows)
     say(cost_table(shapes, arithmetic))
     say("memory plan\n" + arithmetic.table())
-    started, compiled, cached = time.monotonic(), Compiled(0, 0, 0.0), watch.from_cache
+    started, compiled = time.monotonic(), Compiled(0, 0, 0.0)
 
-    def progress(done: int, total: int, name: str, seconds: float) -> None:
+    def progress(done: int, total: int, name: str, seconds: float, cached: bool) -> None:
         nonlocal compiled
-        compiled = Compiled(total, kept.found + watch.from_cache - cached, time.monotonic() - started)
+        compiled = Compiled(total, compiled.from_cache + cached, time.monotonic() - started)
         told(done, total, seconds)
-        say(f"compiling {done}/{total} {name} ({seconds:.1f} s)")
+        say(f"{'read' if cached else 'compiled'} {done}/{total} {name} ({seconds:.1f} s)")
         check_compile_time(compiled, done)
 
     executor, plan = build_executor(

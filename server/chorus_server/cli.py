@@ -138,12 +138,14 @@ def command_log(name: str, settings: Settings) -> Iterator[Log]:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Switch off garbage collection while modules are imported. Nearly everything they create stays alive,
-    and scanning it again and again takes a fifth of the time."""
+    """Switch off garbage collection while modules are imported, and exclude what they created from later
+    collections. Nearly all of it stays alive: scanning it again and again takes a fifth of the time of
+    importing, and a second of the processor's time while a model loads."""
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
         gc.enable()
 
 

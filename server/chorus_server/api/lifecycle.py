@@ -143,17 +143,18 @@ class Lifecycle:
             await asyncio.wait(self._under_way, timeout=min(left, _AGAIN_SECONDS))
 
 
-_OBJECTS, _YOUNG_COLLECTIONS = 10_000, 500
+_OBJECTS, _YOUNG_COLLECTIONS = 1_000, 5_000
 
 
 def spare_collections() -> None:
     """Exclude all objects that exist now from later garbage collections. They live until the end, and
     scanning some 300,000 of them would stop every thread for a fifth of a second now and then.
 
-    Later collections start after more new objects than Python's default of 700: a few hundred requests under
-    way have thousands, and hardly any of them are in cycles. What survives one is scanned again after 500
-    more, not after 10: a full queue has half a million objects that only wait, and to look through them holds
-    up every refusal for a third of a second. More new objects would mean fewer collections, but longer ones.
+    A collection of new objects starts after 1,000 of them, not more: beside a model, whose weights leave
+    little else in the processor's caches, it takes up to 2 us an object, and stops every thread for as long.
+    What survives one is scanned again after five million more, not after 10 collections: a full queue has
+    half a million objects that only wait, and to look through them holds up every refusal for a third of a
+    second.
     """
     gc.collect()
     gc.freeze()

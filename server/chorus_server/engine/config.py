@@ -32,8 +32,9 @@ class EngineConfig:
         reserved_slots: free slots of a block shape that are kept for tenants below their fair share, if more
             than one tenant was seen in the last `tenant_memory_seconds`.
         tenant_memory_seconds: how long a tenant without requests still counts as active.
-        protect_decode_rounds: how many decode steps follow a full prefill step of a tenant above its fair
-            share while a tenant far below its own is decoding; fewer follow a smaller step, but at least one.
+        protect_decode_rounds: how many decode steps follow a prefill step before one of a tenant above its
+            fair share, while a tenant far below its own is decoding. For so many at most, answers of the
+            former wait.
         host_prompt_bytes: byte budget of the host tier, which holds prompts in the compute dtype.
         pinned_prompt_rows: device rows that pinned prompts may take. A request whose prompts need more than
             the remaining rows is refused.

@@ -37,7 +37,7 @@ REMOVED: Mapping[str, str] = {
     "metrics_task_series": "two hundred tasks have metric series of their own",
     "metrics_tenant_series": "fifty tenants have metric series of their own",
     "prefill_token_budget": "a prefill step is as large as batch_rows and input_lengths allow",
-    "protect_decode_rounds": "a quiet tenant decodes four rounds after a busy one's full prefill step",
+    "protect_decode_rounds": "a quiet tenant decodes four rounds before a busy one's prefill step",
     "reserved_slots": "one slot of each block shape is kept free for tenants below their share",
     "score_buckets": "write it in shapes, as in shapes='medium score_buckets=1x16,8x16'",
     "store_threads": "four threads read the store, and four others change it",

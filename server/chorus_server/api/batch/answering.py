@@ -79,8 +79,11 @@ async def answer_lines(
         NotReadyError, EngineDeadError: the process is ending.
         StoreError: the store does not answer.
     """
-    asked = [asyncio.ensure_future(_answer(endpoint, call, line)) for line in lines]
+    asked: list[asyncio.Future[AnsweredLine]] = []
     try:
+        for line in lines:
+            asked.append(asyncio.ensure_future(_answer(endpoint, call, line)))
+            await asyncio.sleep(0)  # a request that comes meanwhile waits for one line, not for all
         found = [await each for each in asked]
     finally:
         await settle(*asked)

@@ -20,8 +20,8 @@ from chorus_server.engine.executor.sole_maker import BusyError
 _PATIENCE_SECONDS = 600.0
 """How long to wait for another process that compiles a program; one that large takes minutes."""
 
-CompileProgress = Callable[[int, int, str, float], None]
-"""Called with (programs done, programs in all, name, seconds it took)."""
+CompileProgress = Callable[[int, int, str, float, bool], None]
+"""Called with (programs done, programs in all, name, seconds it took, whether a compile cache had it)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,13 @@ def compile_all(
         left = wanted
         try:
             for patience in (0.0, _PATIENCE_SECONDS):
-                futures: dict[Future[tuple[Any, float]], Program] = {
+                futures: dict[Future[tuple[Any, float, bool]], Program] = {
                     pool.submit(_compile, program, watch, kept, patience): program for program in left
                 }
                 left = []
                 for future in as_completed(futures):
                     try:
-                        executable, seconds = future.result()
+                        executable, seconds, cached = future.result()
                     except BusyError:
                         left.append(futures[future])
                         continue
@@ -72,7 +72,7 @@ def compile_all(
                     result.seconds[name] = seconds
                     result.temporary_bytes[name] = _temporary_bytes(executable)
                     if progress is not None:
-                        progress(len(result.executables), len(wanted), name, seconds)
+                        progress(len(result.executables), len(wanted), name, seconds, cached)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -81,21 +81,25 @@ def compile_all(
 
 def _compile(
     program: Program, watch: CompileWatch | None, kept: KeptPrograms | None, patience: float
-) -> tuple[Any, float]:
-    """Raises BusyError, without patience, if another process is compiling it."""
-    started = time.perf_counter()
-    executable = None if kept is None else kept.load(program)
+) -> tuple[Any, float, bool]:
+    """The executable, the seconds that it took, and whether a compile cache had it.
+
+    Raises:
+        BusyError: without patience, another process is compiling it.
+    """
+    started, reads = time.perf_counter(), cache_reads()
+    executable, made = None if kept is None else kept.load(program), False
     if executable is None:
         try:
             with nullcontext() if kept is None else kept.alone(program, patience):
                 executable = None if kept is None else kept.load(program)  # who was before has kept it
                 if executable is None:
-                    executable = _made(program, watch, kept)
+                    executable, made = _made(program, watch, kept), True
         except BusyError:
             if not patience:
                 raise
-            executable = _made(program, watch, None)  # whoever holds it may hang
-    return executable, time.perf_counter() - started
+            executable, made = _made(program, watch, None), True  # whoever holds it may hang
+    return executable, time.perf_counter() - started, not made or cache_reads() > reads
 
 
 def _made(program: Program, watch: CompileWatch | None, kept: KeptPrograms | None) -> Any:

@@ -62,8 +62,8 @@ class KeptPrograms:
 
     Args:
         folder: created if it does not exist.
-        tell: called with a sentence about an entry that cannot be used, and once if none can be written or
-            the folder is not trusted.
+        tell: called with a sentence about an entry that cannot be used, and once if none can be written, the
+            folder is not trusted, or it holds other programs than those that are asked for.
         code: digest of everything that programs are made from.
 
     Attributes:
@@ -79,6 +79,7 @@ class KeptPrograms:
         self._found = 0
         self.trusted = self._is_trusted()
         self._told = self._swept = False
+        self._others = sum(1 for _ in folder.glob(f"*{_SUFFIX}")) if self.trusted else 0
 
     @property
     def found(self) -> int:
@@ -107,10 +108,13 @@ class KeptPrograms:
                 reason = distrusted(os.fstat(file.fileno()))
                 content = b"" if reason else file.read()
         except OSError:
+            self._tell_others(program)
             return None
         if reason is not None:
             self._tell(f"compiling {program.name} anew: {path} is not used, because {reason}")
             return None
+        with self._lock:
+            self._others = 0  # the folder is of this version and these settings
         try:
             executable = _restored(content, program)
         except Exception as error:  # whatever is wrong with it, it can be compiled again
@@ -121,6 +125,16 @@ class KeptPrograms:
         with self._lock:
             self._found += 1
         return executable
+
+    def _tell_others(self, program: Program) -> None:
+        """Say once why a start that has a folder of programs compiles, unless it found one of its own."""
+        with self._lock:
+            others, self._others = self._others, 0
+        if others:
+            self._tell(
+                f"compiling anew: {program.name} is not among the {others} programs in {self.folder}: they "
+                "may be of another version of Chorus or JAX, or of other shapes or settings"
+            )
 
     def keep(self, program: Program, executable: Any) -> None:
         """Write an executable, if that is possible; a start does not depend on it."""

@@ -19,6 +19,9 @@ from chorus_server.engine.scheduler.step_times import StepShape, StepTimes, shap
 from chorus_server.engine.scheduler.steps import PrefillStep, input_ids
 from chorus_server.engine.scheduler.tickets import Ticket
 
+MayJoin = Callable[[Waiting[Ticket], str], bool]
+"""Called with (head, tenant). Returns whether requests of the tenant may be encoded in the head's step."""
+
 
 @dataclass(slots=True)
 class Gathered:
@@ -26,8 +29,10 @@ class Gathered:
 
     Attributes:
         turn: start tag of the head.
+        head: the first of `tickets`, as it waits.
         passed: for each tenant, the start tag of its first ticket that could run now but not in this step.
         held_back: for each tenant whose batch let others go first, the start tag of its first request.
+        joining: for each tenant that was asked about, whether its requests may join the head's step.
         tickets: the head first; all fit one bucket length.
         unloaded: tickets whose prompts were evicted from every tier after they were loaded.
         late: tickets that can no longer be answered in time.
@@ -35,8 +40,10 @@ class Gathered:
     """
 
     turn: float = 0.0
+    head: Waiting[Ticket] | None = None
     passed: dict[str, float] = field(default_factory=dict)
     held_back: dict[str, float] = field(default_factory=dict)
+    joining: dict[str, bool] = field(default_factory=dict)
     tickets: list[Ticket] = field(default_factory=list)
     unloaded: list[Ticket] = field(default_factory=list)
     late: list[Ticket] = field(default_factory=list)
@@ -74,17 +81,24 @@ class Batcher:
         scan = islice(self._queue.in_order(), self._config.lookahead_requests)
         return next((each for each in scan if not _is_held(each, held_back)), None)
 
-    def gather(self, is_late: Callable[[Ticket], bool], held_back: Set[str] = frozenset()) -> Gathered:
+    def gather(
+        self,
+        is_late: Callable[[Ticket], bool],
+        held_back: Set[str] = frozenset(),
+        may_join: MayJoin = lambda head, tenant: True,
+    ) -> Gathered:
         """Scan the queue in fair order. Changes nothing but the reservations of blocks.
 
         Args:
             held_back: tenants whose batches begin no step, but may join one.
+            may_join: whose requests may join a step, where they fit; asked once of each tenant.
         """
         found = Gathered()
         self._slots.begin_pass()
         for waiting in islice(self._queue.in_order(), self._config.lookahead_requests):
             ticket = waiting.item
-            if self._slots.refused(ticket):  # of hundreds that wait, most are like one that found no place
+            # Of hundreds that wait, most are like one that found no place or may not join.
+            if not found.joining.get(waiting.tenant, True) or self._slots.refused(ticket):
                 continue
             if self._too_far_ahead(found, waiting):
                 continue
@@ -95,22 +109,29 @@ class Batcher:
             elif not found.tickets and _is_held(waiting, held_back):
                 found.held_back.setdefault(waiting.tenant, waiting.start)
             elif self._has_slots(ticket):
-                self._consider(found, waiting)
+                self._consider(found, waiting, may_join)
                 if found.full:
                     break
         return found
 
     def place(
-        self, found: Gathered, step: int, now: float, times: StepTimes | None = None
+        self,
+        found: Gathered,
+        step: int,
+        now: float,
+        times: StepTimes | None = None,
+        *,
+        short: bool = False,
     ) -> PrefillStep | None:
         """Give rows and slots to as many of the gathered tickets as possible, and take these from the queue.
 
         Args:
             times: of steps, if no batch may make this one long.
+            short: whether the step has the shortest token axis of its length.
         """
         L = found.tickets[0].fit.input_class
         tickets = found.tickets if times is None else self._short(found.tickets, L, times)
-        seated = self._seated(tickets, L)
+        seated = self._seated(tickets, L, short)
         placed: list[tuple[Ticket, Acquired]] = []
         for ticket in seated:
             # An earlier ticket may have taken the rows of this one's prompt; the next step loads them again.
@@ -155,7 +176,7 @@ class Batcher:
         """The most rows of a prefill step of L = `length`."""
         return self._buckets.most_rows(length)
 
-    def _seated(self, tickets: list[Ticket], length: int) -> list[Ticket]:
+    def _seated(self, tickets: list[Ticket], length: int, short: bool) -> list[Ticket]:
         """The tickets of this step, each with its slots.
 
         The batch size is chosen after the slots are given out: each ticket alone was sure of a place, but two
@@ -163,17 +184,22 @@ class Batcher:
         """
         seated = [t for t in tickets if t.kind == "score" or self._slots.place(t)]
         lengths = [ticket.fit.length for ticket in seated]
-        rows = self._buckets.choose(lengths, length, fixed=self._is_fixed(tickets[0])) if seated else 0
+        fixed = self._is_fixed(tickets[0])
+        rows = self._buckets.choose(lengths, length, fixed=fixed, short=short) if seated else 0
         for ticket in seated[rows:]:
             self._slots.leave(ticket, inactive=True)
         return seated[:rows]
 
-    def _consider(self, found: Gathered, waiting: Waiting[Ticket]) -> None:
-        if not found.tickets:
+    def _consider(self, found: Gathered, waiting: Waiting[Ticket], may_join: MayJoin) -> None:
+        if found.head is None:
             found.turn = found.held_back.get(waiting.tenant, waiting.start)
-        elif not self._joins(found, waiting.item):
-            found.passed.setdefault(waiting.tenant, waiting.start)
-            return
+            found.head = waiting
+        else:
+            if waiting.tenant not in found.joining:
+                found.joining[waiting.tenant] = may_join(found.head, waiting.tenant)
+            if not (found.joining[waiting.tenant] and self._joins(found, waiting.item)):
+                found.passed.setdefault(waiting.tenant, waiting.start)
+                return
         found.tickets.append(waiting.item)
         most = self._buckets.most_rows(found.tickets[0].fit.input_class)
         found.full = len(found.tickets) == most

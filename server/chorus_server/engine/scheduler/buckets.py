@@ -42,7 +42,7 @@ class BucketChooser:
             return counts[-1], B
         return next(T for T in counts if B * length <= T), B
 
-    def choose(self, lengths: Sequence[int], bucket_length: int, *, fixed: bool) -> int:
+    def choose(self, lengths: Sequence[int], bucket_length: int, *, fixed: bool, short: bool = False) -> int:
         """How many of these candidates, at least one, run now, in the queue's order: the most of whom each
         takes hardly more of the axis than in the step that is best filled. So of eight rows of 40 tokens six
         run, with an axis of 256 tokens in place of 512.
@@ -50,11 +50,15 @@ class BucketChooser:
         Args:
             lengths: of the candidates.
             fixed: whether the step has one shape whatever is in it.
+            short: whether they must fit the shortest axis of the largest batch.
         """
         most = min(len(lengths), self.most_rows(bucket_length))
         if fixed:
             return most
         axes = [self.axis(lengths[:count], bucket_length, fixed=False)[0] for count in range(1, most + 1)]
+        if short:
+            longest = self.ladder.token_counts((self.most_rows(bucket_length), bucket_length))[0]
+            axes = [T for T in axes if longest >= T] or axes[:1]
         row_tokens = [T / count for count, T in enumerate(axes, 1)]
         most_tokens = min(row_tokens) / (1 - self.config.max_padding_waste) + 1e-9
         return max(count for count, tokens in enumerate(row_tokens, 1) if tokens <= most_tokens)

@@ -27,6 +27,7 @@ from chorus_server.engine.scheduler.buckets import BucketChooser
 from chorus_server.engine.scheduler.collecting import Collector, not_finite
 from chorus_server.engine.scheduler.fair_queue import FairQueue, Waiting
 from chorus_server.engine.scheduler.halves import Halved
+from chorus_server.engine.scheduler.late_answers import LateAnswers
 from chorus_server.engine.scheduler.loading import Fetch, Loading, drop_holds
 from chorus_server.engine.scheduler.prefill_decode_policy import PrefillDecodePolicy
 from chorus_server.engine.scheduler.prompt_rows import PromptRows
@@ -106,6 +107,7 @@ class Scheduler:
             config.protect_decode_rounds,
             config.prefill_token_budget,
         )
+        self._late_answers = LateAnswers(ports.over, config.protect_decode_rounds, ports.clock)
         self._times = StepTimes(ports.clock)
         self._halved: Halved | None = None
         self._first_half = 0.0
@@ -176,6 +178,8 @@ class Scheduler:
 
         Prefill steps go first when it is their turn (`PrefillDecodePolicy`).
         """
+        if self._late_answers:
+            self._late_answers.hand_over(self._policy.quiet_decodes)
         if self._in_flight and (self._policy.waits_for_results() or self._leaves_room(self._queue.head())):
             return None
         self._drop_half_for_nobody()
@@ -211,6 +215,7 @@ class Scheduler:
         if isinstance(step, DecodeStep):
             if not isinstance(result, DecodeResult):
                 raise InternalError(f"step {step.plan.step} answered with {type(result).__name__}")
+            self._late_answers.decoded(seconds)
             self._collector.decode(step, result, now)
             self._metrics.decode_step(len(step.uses), now - step.planned)
             return
@@ -277,11 +282,15 @@ class Scheduler:
                 self._queued_scores -= ticket.kind == "score"
         self._prefilling.discard(ticket)
         self._decoding.discard(ticket)
+        waits = self._policy.yields_to_quiet(ticket.origin.tenant)
         self._slots.leave(ticket)
         drop_holds(self._host, ticket)
         ticket.phase = TicketPhase.OVER
         self._shares.seen(ticket.origin.tenant, ticket.origin.weight)
-        self._ports.over(ticket, outcome)
+        if outcome is not None and waits:
+            self._late_answers.keep(ticket, outcome)
+        else:
+            self._ports.over(ticket, outcome)
         self._loading.pump()
 
     def _plan_prefill(self) -> PrefillStep | None:
@@ -301,11 +310,11 @@ class Scheduler:
         return step
 
     def _plan_batch(self, held_back: Set[str]) -> PrefillStep | None:
-        found = self._batcher.gather(self._is_late, held_back)
+        found = self._batcher.gather(self._is_late, held_back, self._policy.may_join)
         while found.late or found.unloaded:
             self._clear_way(found)
             # Shares and holds have changed, so what was gathered before may no longer fit.
-            found = self._batcher.gather(self._is_late, held_back)
+            found = self._batcher.gather(self._is_late, held_back, self._policy.may_join)
         if not found.tickets:
             return None
         half = self._halved
@@ -313,7 +322,8 @@ class Scheduler:
             return None  # it began before these
         now = self._ports.clock()
         times = self._times if self._interactive_come else None
-        step = self._batcher.place(found, self._steps, now, times)
+        short = self._policy.waits_for_results()
+        step = self._batcher.place(found, self._steps, now, times, short=short)
         if step is None:
             if not (self._in_flight or self._slots.in_use or self._halved):
                 raise InternalError(
@@ -496,5 +506,5 @@ class Scheduler:
         """Raises AssertionError if an idle scheduler still holds anything."""
         self._rows.check_idle()
         self._slots.check_idle()
-        if not self.stats().idle or self._queued_scores:
+        if not self.stats().idle or self._queued_scores or self._late_answers:
             raise AssertionError(f"the idle scheduler still holds something: {self.stats()}")

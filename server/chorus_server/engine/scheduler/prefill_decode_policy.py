@@ -16,7 +16,8 @@ INTERACTIVE_SHARE = 9
 
 _MOST_PROTECTED = 0.5
 """The share of the recent decode steps, with a quiet tenant in them, up to which a backlog makes busy. Where
-quiet tenants decode nearly always, slots that nobody may fill would cost too much."""
+quiet tenants decode nearly always, slots that nobody may fill would cost too much. Up to this share a quiet
+tenant's prefill step is its own too, and answers of busy tenants wait."""
 
 _RECENT = 0.02
 """Weight of the newest decode step in that share."""
@@ -31,14 +32,14 @@ class PrefillDecodePolicy:
     costs the same however few of its slots are in use. So while only one tenant has requests, a block delays
     the next prefill step only if it is more than half full, or has waited for `token_budget` padded tokens.
 
-    A tenant is *quiet* while it holds less than half its fair share of the slots of every shape, and *busy*
+    A tenant is *quiet* while it holds at most half its fair share of the slots of every shape, and *busy*
     while it holds more than its share of some, or has more requests waiting than its share has slots: while a
     quiet tenant is protected, a busy one's slots come free, and it would pass for a quiet one (but see
     `_MOST_PROTECTED`). A quiet tenant's request may be encoded before the decode step that is due, once
     between two decode steps. A busy tenant's request waits for one decode step after each prefill step while
-    a tenant within its share decodes. While a quiet tenant decodes, it waits for `protect_rounds` decode
-    steps after a full prefill step, and for fewer after a smaller one. Then fewer and fuller prefill steps of
-    others come between the quiet tenant's tokens.
+    a tenant within its share decodes, and for `protect_rounds` while a quiet tenant does: so an answer of a
+    few decode steps is not interrupted. It is not encoded in a quiet tenant's step either, which it would
+    make longer (but see `_MOST_PROTECTED`), unless that scores.
 
     Within a tenant, interactive requests that decode go before its batch. A prefill step of batch requests
     may come once they have had `INTERACTIVE_SHARE` times as long as such a step takes. Until then it is
@@ -104,6 +105,27 @@ class PrefillDecodePolicy:
         return any(self._quiet(name, held) for name in self._shares.tenants) and any(
             self._busy(name, held) for name in held
         )
+
+    def may_join(self, head: Waiting[Ticket], tenant: str) -> bool:
+        """Whether requests of a tenant may be encoded in the step of `head`. Those of a busy one would make a
+        quiet tenant's step longer. Scores share their steps: they hold no slots, so their tenant would always
+        look quiet, and however many it sends, each would cost a step."""
+        if self._shares.alone or head.item.kind == "score" or not self._quiet_are_rare:
+            return True
+        held = self._slots.parts_held()
+        return not (self._quiet(head.tenant, held) and self._busy(tenant, held))
+
+    @property
+    def quiet_decodes(self) -> bool:
+        """Whether a quiet tenant decodes, and quiet tenants do not nearly always."""
+        if self._shares.alone or not self._quiet_are_rare:
+            return False
+        held = self._slots.parts_held()
+        return any(self._quiet(name, held) for name in held)
+
+    def yields_to_quiet(self, tenant: str) -> bool:
+        """Whether what the host does for a tenant should wait, because a quiet one decodes and it is busy."""
+        return self.quiet_decodes and self._busy(tenant, self._slots.parts_held())
 
     def next_to_decode(self, wanting: Sequence[Block]) -> Block:
         """The block that decodes now: one that delays the next prefill step, else the one that has waited
@@ -191,8 +213,9 @@ class PrefillDecodePolicy:
         within = [name for name in held if not self._busy(name, held)]
         if not self._busy(head.tenant, held) or not within:
             return int(self._share)
-        quiet = any(self._quiet(name, held) for name in within)
-        return max(1, int(self._share * (self._protect_rounds if quiet else 1)))
+        if not any(self._quiet(name, held) for name in within):
+            return 1
+        return self._protect_rounds if self._quiet_are_rare else max(1, self._protect_rounds // 2)
 
     def _quiet(self, tenant: str, held: Mapping[str, float]) -> bool:
         return self._few(tenant, held) and not self._busy(tenant, held)
@@ -200,10 +223,14 @@ class PrefillDecodePolicy:
     def _busy(self, tenant: str, held: Mapping[str, float]) -> bool:
         if held.get(tenant, 0.0) > self._shares.fair(tenant, 1):
             return True
-        return self._protected < _MOST_PROTECTED and self._has_backlog(tenant)
+        return self._quiet_are_rare and self._has_backlog(tenant)
+
+    @property
+    def _quiet_are_rare(self) -> bool:
+        return self._protected < _MOST_PROTECTED
 
     def _few(self, tenant: str, held: Mapping[str, float]) -> bool:
-        return 2 * held.get(tenant, 0.0) < self._shares.fair(tenant, 1)
+        return 2 * held.get(tenant, 0.0) <= self._shares.fair(tenant, 1)
 
     def _has_backlog(self, tenant: str) -> bool:
         return self._waiting(tenant) > self._shares.fair(tenant, self._most_slots)

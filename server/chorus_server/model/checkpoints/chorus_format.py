@@ -74,7 +74,7 @@ class ChorusReader(CheckpointReader):
                 yield name, part.pop(name)
 
     def placed(
-        self, dtype: np.dtype[Any], sharding: WeightSharding | None
+        self, dtype: np.dtype[Any], matrix_dtype: np.dtype[Any], sharding: WeightSharding | None
     ) -> Iterator[tuple[str, HostArray | jax.Array]]:
         if self._quantised:
             yield from self.tensors(dtype)

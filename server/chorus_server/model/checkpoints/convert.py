@@ -113,8 +113,7 @@ def write_checkpoint(
     """Write canonical tensors, which are in `dtype`, as a checkpoint that appears whole or not at all. See
     `write_chorus` for `quantise` and `parent`."""
     if progress is not None:
-        total = parameter_count(config) * dtype.itemsize
-        tensors = reported(tensors, progress, f"writing {target.name}", total)
+        tensors = reported(tensors, progress, f"writing {target.name}", config, dtype.itemsize)
     with whole_folder(target) as folder:
         if to == "hf":
             fingerprint = write_huggingface(folder, config, tensors, dtype=dtype, vocabulary=vocabulary)

@@ -67,6 +67,7 @@ def load_model(
         InvalidInputError: the mesh does not divide the model; names the axis. Nothing has been read yet.
     """
     resolved = target_dtype(dtype)
+    matrices = resolved if matrix_dtype is None else target_dtype(matrix_dtype)
     reader = open_checkpoint(source, options)
     if mesh is not None:
         check_division(reader.config, mesh.model)
@@ -78,11 +79,10 @@ def load_model(
     if fingerprint is None:
         tensors = collector.watch(reader.tensors(resolved))
     else:
-        tensors = reader.placed(resolved, sharding)
+        tensors = reader.placed(resolved, matrices, sharding)
     if progress is not None:
-        tensors = reported(
-            tensors, progress, f"loading {reader.config.name}", total_bytes(reader, resolved.itemsize)
-        )
+        named = f"loading {reader.config.name}"
+        tensors = reported(tensors, progress, named, reader.config, resolved.itemsize)
     model = assemble(reader.config, layout, dtype, tensors, sharding, mesh, matrix_dtype)
     if fingerprint is None:
         fingerprint = collector.fingerprint()
@@ -105,18 +105,14 @@ def vocabulary_digest(reader: CheckpointReader) -> str | None:
     return None if vocabulary is None else vocabulary.digest
 
 
-def total_bytes(reader: CheckpointReader, itemsize: int) -> int:
-    """Bytes of all tensors in a dtype of `itemsize` bytes."""
-    return parameter_count(reader.config) * itemsize
-
-
 def reported(
-    tensors: Iterable[tuple[str, Any]], progress: TensorProgress, what: str, total: int
+    tensors: Iterable[tuple[str, Any]], progress: TensorProgress, what: str, config: T5Config, itemsize: int
 ) -> Iterator[tuple[str, Any]]:
-    """The same tensors. After each one `progress` is called with the bytes so far."""
-    done = 0
+    """The same tensors. After each one `progress` is called with the bytes so far and those of all, counting
+    `itemsize` bytes a value."""
+    done, total = 0, parameter_count(config) * itemsize
     for name, array in tensors:
-        done += array.nbytes
+        done += array.size * itemsize
         yield name, array
         del array
         progress(what, done, total)

@@ -3,6 +3,9 @@
 Orbax saves and restores whole trees. A tree of all weights would need all of them in host memory at once. So
 the tensors are divided, in canonical order, into parts of at most `PART_BYTES` (or one tensor, if that is
 larger). Each part is an ordinary Orbax tree checkpoint of `{canonical name: array}`.
+
+Orbax is imported where it is used: that takes a tenth of a second, which checkpoints of other formats need
+not wait for.
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from chorus_server.errors import InvalidModelError
 from chorus_server.model.checkpoints.reader import WeightSharding
@@ -54,6 +56,8 @@ def _following_size(config: T5Config) -> dict[str, int]:
 
 
 def _save(path: Path, part: dict[str, HostArray]) -> list[str]:
+    import orbax.checkpoint as ocp
+
     arguments = {name: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES) for name in part}
     with ocp.PyTreeCheckpointer() as checkpointer:
         checkpointer.save(path.resolve(), part, save_args=arguments)
@@ -64,6 +68,8 @@ def restore_host(
     path: Path, config: T5Config, names: Iterable[str], dtype: np.dtype[Any]
 ) -> dict[str, HostArray]:
     """One part as numpy arrays in `dtype`. Raises InvalidModelError naming a missing or misshapen tensor."""
+    import orbax.checkpoint as ocp
+
     wanted = list(names)
     with ocp.PyTreeCheckpointer() as checkpointer:
         _check(checkpointer, path, config, wanted)
@@ -73,6 +79,8 @@ def restore_host(
 
 def restore_raw(path: Path, names: Iterable[str]) -> dict[str, HostArray]:
     """Arrays of one part as they are stored. The caller checks shapes. Raises InvalidModelError."""
+    import orbax.checkpoint as ocp
+
     wanted = list(names)
     with ocp.PyTreeCheckpointer() as checkpointer:
         stored = _stored_shapes(checkpointer, path)
@@ -88,6 +96,8 @@ def restore_placed(
     path: Path, config: T5Config, names: Iterable[str], dtype: np.dtype[Any], sharding: WeightSharding | None
 ) -> dict[str, jax.Array]:
     """One part as device arrays: each shard is read from the file in `dtype` straight to its own device."""
+    import orbax.checkpoint as ocp
+
     shapes, axes = parameter_shapes(config), parameter_axes(config)
     default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     arguments = {

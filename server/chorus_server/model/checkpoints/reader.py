@@ -15,7 +15,7 @@ from chorus_server.errors import InvalidModelError
 from chorus_server.model.checkpoints.tensors import BFLOAT16, FLOAT32, HostArray, RawTensor, read_canonical
 from chorus_server.model.checkpoints.vocabulary_files import FoundVocabulary
 from chorus_server.model.config import T5Config
-from chorus_server.model.parameters import Axes, parameter_shapes
+from chorus_server.model.parameters import Axes, is_matrix, parameter_shapes
 
 # Where the weight with these axes lives.
 WeightSharding = Callable[[Axes], jax.sharding.Sharding]
@@ -65,10 +65,11 @@ class CheckpointReader(ABC):
         """
 
     def placed(
-        self, dtype: np.dtype[Any], sharding: WeightSharding | None
+        self, dtype: np.dtype[Any], matrix_dtype: np.dtype[Any], sharding: WeightSharding | None
     ) -> Iterator[tuple[str, HostArray | jax.Array]]:
-        """Like `tensors`, for a model that will live under `sharding`. A format that can do so restores each
-        shard to its own device; others yield host arrays."""
+        """Like `tensors`, for a model that will live under `sharding` and keeps its matrices in
+        `matrix_dtype`. A format that can do so restores each shard to its own device; others yield host
+        arrays. Matrices come in `matrix_dtype` where that saves work, else in `dtype`."""
         yield from self.tensors(dtype)
 
 
@@ -91,6 +92,13 @@ class PlacedReader(CheckpointReader):
     def tensors(self, dtype: np.dtype[Any]) -> Iterator[tuple[str, HostArray]]:
         for canonical, (place, raw) in self._matched.items():
             yield canonical, read_canonical(place.name, raw, place.transpose, dtype, place.scale)
+
+    def placed(
+        self, dtype: np.dtype[Any], matrix_dtype: np.dtype[Any], sharding: WeightSharding | None
+    ) -> Iterator[tuple[str, HostArray | jax.Array]]:
+        for canonical, (place, raw) in self._matched.items():
+            own = matrix_dtype if is_matrix(canonical) else dtype
+            yield canonical, read_canonical(place.name, raw, place.transpose, own, place.scale)
 
 
 def match_tensors(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chorus_server.errors import InvalidModelError
 from chorus_server.model.checkpoints.fingerprint_cache import cached_fingerprint, keep_fingerprint
-from chorus_server.model.checkpoints.load import reported, total_bytes
+from chorus_server.model.checkpoints.load import reported
 from chorus_server.model.checkpoints.reader import CheckpointReader
 from chorus_server.model.checkpoints.tensors import TensorProgress
 from chorus_server.model.fingerprint import Fingerprinter
@@ -48,8 +48,8 @@ def compute(reader: CheckpointReader, progress: TensorProgress | None = None) ->
     """Read every tensor once, as it is stored."""
     tensors = reader.tensors(reader.stored_dtype)
     if progress is not None:
-        total = total_bytes(reader, reader.stored_dtype.itemsize)
-        tensors = reported(tensors, progress, f"reading {reader.config.name}", total)
+        named = f"reading {reader.config.name}"
+        tensors = reported(tensors, progress, named, reader.config, reader.stored_dtype.itemsize)
     collector = Fingerprinter(reader.config)
     for name, array in tensors:
         collector.add(name, array)

@@ -63,16 +63,17 @@ def test_the_default_ladder_has_a_block_for_every_length() -> None:
 
 
 def test_progress_names_every_program_and_the_watch_counts_it() -> None:
-    seen: list[tuple[int, int, str]] = []
+    seen: list[tuple[int, int, str, bool]] = []
     with CompileWatch() as watch:
         compiled = compile_all(
             [_program("one", 3), _program("two", 5)],
             watch,
-            lambda done, total, name, seconds: seen.append((done, total, name)),
+            lambda done, total, name, seconds, cached: seen.append((done, total, name, cached)),
         )
         assert watch.counts() == {("one", "startup"): 1, ("two", "startup"): 1}
         assert watch.seconds > 0
-    assert [line[:2] for line in seen] == [(1, 2), (2, 2)] and {line[2] for line in seen} == {"one", "two"}
+    assert [line[:2] for line in seen] == [(1, 2), (2, 2)]
+    assert {line[2:] for line in seen} == {("one", False), ("two", False)}
     np.testing.assert_array_equal(compiled["one"](np.ones(3, np.float32)), np.full(3, 4.0))
     assert set(compiled.seconds) == set(compiled.temporary_bytes) == {"one", "two"}
 
@@ -80,7 +81,7 @@ def test_progress_names_every_program_and_the_watch_counts_it() -> None:
 def test_what_progress_raises_ends_the_compilation() -> None:
     seen: list[int] = []
 
-    def give_up(done: int, total: int, name: str, seconds: float) -> None:
+    def give_up(done: int, total: int, name: str, seconds: float, cached: bool) -> None:
         seen.append(done)
         raise TimeoutError("long enough")
 

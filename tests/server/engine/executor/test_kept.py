@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -107,8 +108,10 @@ def test_a_second_start_traces_and_compiles_nothing_and_answers_with_the_same_bi
 
     jax.clear_caches()  # type: ignore[no-untyped-call]
     again = KeptPrograms(tmp_path)
+    told: list[bool] = []
     with events() as seen, CompileWatch() as watch:
-        second = compile_all(wanted, watch, kept=again)
+        second = compile_all(wanted, watch, lambda *program: told.append(program[-1]), again)
+    assert told == [True] * len(wanted)
     assert again.found == len(wanted) == len(second.executables)
     assert not any(seen[name] for name in MADE) and watch.counts() == {}
     assert second.temporary_bytes == first.temporary_bytes
@@ -155,6 +158,18 @@ def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
     entry.write_bytes(whole)
     told: list[str] = []
     assert KeptPrograms(tmp_path, told.append).load(_program()) is None and len(told) == 1
+
+
+def test_a_start_that_finds_only_programs_of_another_version_says_so_once(tmp_path: Path) -> None:
+    told: list[str] = []
+    wanted = [_program(), _program(5, name="another")]
+    compile_all(wanted, kept=KeptPrograms(tmp_path, told.append))
+    compile_all(wanted, kept=KeptPrograms(tmp_path, told.append))
+    assert told == [], "control: an empty folder, and one that has them all"
+    jax.clear_caches()  # type: ignore[no-untyped-call]
+    compile_all(wanted, kept=KeptPrograms(tmp_path, told.append, code="of another version"))
+    (line,) = told
+    assert re.match(r"compiling anew: (scaled|another) is not among the 2 programs in ", line)
 
 
 def test_a_folder_that_cannot_be_written_costs_only_the_next_start_and_is_told_once(tmp_path: Path) -> None:

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 import pytest
 
 from chorus_server.engine.config import EngineConfig
+from chorus_server.engine.handle import RequestHandle
 from chorus_server.engine.ladder import build_ladder
 from chorus_server.engine.plans import BlockShape, DecodePlan, Ladder, StepPlan
-from chorus_server.engine.requests import Request
-from chorus_server.engine.scheduler.fair_queue import FairQueue
-from tests.server.engine.engine_tools import generate
+from chorus_server.engine.requests import FinishedEvent, Request
+from chorus_server.engine.scheduler.fair_queue import FairQueue, Waiting
+from chorus_server.engine.scheduler.late_answers import LateAnswers
+from chorus_server.engine.scheduler.prefill_decode_policy import PrefillDecodePolicy
+from chorus_server.engine.scheduler.tickets import Ticket
+from tests.server.engine.engine_tools import FakeClock, generate, score
 from tests.server.engine.virtual_time import Simulation, quantile
 
 LADDER = Ladder(
@@ -65,22 +69,41 @@ def test_a_quiet_tenant_hardly_notices_a_busy_one(quiet_tenants: int) -> None:
     assert shared.answers >= 0.97 * control.answers
 
 
-def usual_seconds(plan: StepPlan) -> float:
-    """The base that ships on one core, in bf16."""
-    return 0.0174 if isinstance(plan, DecodePlan) else 0.002 + 0.00005 * plan.tokens
+HOST_SECONDS = 0.00095
+"""What the host does for an answer and the next request of its caller: measured, like the steps below."""
+
+
+@dataclass
+class OneCore(Simulation):
+    """The base that ships on one core, in bf16, over HTTP. While the host has work left, a step has half of
+    the core, so it takes longer by as much as was left."""
+
+    left: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.cost = self.step_seconds
+
+    def step_seconds(self, plan: StepPlan) -> float:
+        """A step of four tokens, or of so many encoded ones, beside the host."""
+        alone = 0.0102 if isinstance(plan, DecodePlan) else 0.0025 + 0.0000255 * plan.tokens
+        shared = min(self.left, alone)
+        self.left -= shared
+        return alone + shared
 
 
 def usual(*, noisy: bool, quiet_tenants: int, know_tenants: bool = True) -> Measured:
     """The shapes of a CPU, and what `benchmarks/serving/fairness.py` sends: a quiet tenant asks every 300 ms,
     and its answer takes four decode steps, in which a noisy tenant's slots come free."""
     rng, seconds = random.Random(7), 12.0
-    sim = Simulation(build_ladder(), EngineConfig(), know_tenants, cost=usual_seconds)
+    sim = OneCore(build_ladder(), EngineConfig(), know_tenants)
 
     def asked(tenant: str, least: int) -> Request:
         text = tuple(rng.randrange(3, 900) for _ in range(rng.randrange(34, 48)))
         return generate((*text, 1), tenant=tenant, max_new_tokens=16, min_new_tokens=least)
 
     def send_another(done: Request) -> None:
+        sim.left += HOST_SECONDS
         if done.origin.tenant == "noisy":
             sim.submit(asked("noisy", rng.randrange(2, 17)))
 
@@ -109,6 +132,82 @@ def test_a_busy_tenant_stays_busy_while_its_slots_come_free(
         monkeypatch.setattr(FairQueue, "waiting", lambda queue, tenant: 0)
         control = usual(noisy=True, quiet_tenants=1)
         assert control.quiet_p99 > 1.7 * alone.quiet_p99, "by the slots that it holds it is soon a quiet one"
+
+
+def test_answers_of_a_busy_tenant_wait_while_a_quiet_one_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = usual(noisy=True, quiet_tenants=1)
+    monkeypatch.setattr(PrefillDecodePolicy, "yields_to_quiet", lambda policy, tenant: False)
+    control = usual(noisy=True, quiet_tenants=1)
+    assert control.quiet_p99 > 1.1 * shared.quiet_p99, "the host hands them over in the quiet tenant's time"
+
+
+def test_scores_share_their_steps() -> None:
+    """Tenants that only score hold no slots. If a quiet one had steps of its own, a fifth of the answers
+    would be lost where it always has a request."""
+
+    def answers(know_tenants: bool = True) -> int:
+        rng = random.Random(7)
+        sim = OneCore(build_ladder(), EngineConfig(), know_tenants)
+
+        def ask(tenant: str) -> None:
+            text = tuple(rng.randrange(3, 900) for _ in range(rng.randrange(34, 48)))
+            sim.submit(score((*text, 1), targets=[(5, 1), (6, 7, 1)], tenant=tenant))
+
+        sim.on_over = lambda done: ask(done.origin.tenant)
+        for tenant in ["noisy"] * 60 + ["quiet"]:
+            ask(tenant)
+        sim.run(until=2.0)
+        return len(sim.served)
+
+    assert answers() >= 0.97 * answers(know_tenants=False)
+
+
+def test_whether_a_waiting_tenant_may_join_a_step_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To ask of each of its 256 requests would take the quiet tenant's time."""
+    asked: list[str] = []
+    plainly = PrefillDecodePolicy.may_join
+
+    def may_join(policy: PrefillDecodePolicy, head: Waiting[Ticket], tenant: str) -> bool:
+        asked.append(tenant)
+        return plainly(policy, head, tenant)
+
+    monkeypatch.setattr(PrefillDecodePolicy, "may_join", may_join)
+    rng, sim = random.Random(7), Simulation(LADDER)
+    for tenant in ["quiet"] + ["noisy"] * 300:
+        sim.submit(request(rng, tenant, 4))
+    sim.scheduler.plan()
+    assert asked == ["noisy"]
+
+
+def test_an_answer_does_not_wait_past_its_deadline() -> None:
+    clock, over = FakeClock(), list[str]()
+    late = LateAnswers(lambda ticket, outcome: over.append(ticket.key), rounds=4, clock=clock)
+    sim = Simulation(LADDER)
+
+    def keep(deadline: float | None) -> str:
+        asked = request(random.Random(1), "noisy", 4)
+        ticket = Ticket(
+            asked, sim.fitter.fit(asked), RequestHandle("a", lambda error: None), 0, 0.0, deadline
+        )
+        late.keep(ticket, FinishedEvent((), 0, ticket.timings(0.0)))
+        return ticket.key
+
+    late.decoded(0.25)
+    soon, ample, endless = keep(clock() + 1.9), keep(clock() + 2.1), keep(None)
+    assert over == [soon], "four steps of twice 0.25 s"
+    late.hand_over(quiet_decodes=True)
+    assert over == [soon]
+    clock.now += 0.3  # a prefill step
+    late.hand_over(quiet_decodes=True)
+    assert over == [soon, ample]
+    for _ in range(4):
+        assert over == [soon, ample]
+        late.decoded(0.25)
+        late.hand_over(quiet_decodes=True)
+    assert over == [soon, ample, endless]
+    keep(None)
+    late.hand_over(quiet_decodes=False)
+    assert not late
 
 
 def test_a_quiet_tenant_finds_a_slot_when_all_others_started_together() -> None:

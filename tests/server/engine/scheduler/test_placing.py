@@ -342,7 +342,7 @@ def test_a_wide_pass_is_filled_by_requests_that_find_slots(monkeypatch: pytest.M
     """At most a fourth of a pass is padding. The control counts those that would each find a slot alone."""
     assert min(shares_of_wide_passes()) >= 0.75
 
-    def all_that_sit(self: Batcher, tickets: list[Ticket], length: int) -> list[Ticket]:
+    def all_that_sit(self: Batcher, tickets: list[Ticket], length: int, short: bool) -> list[Ticket]:
         return [ticket for ticket in tickets if self._slots.place(ticket)]
 
     monkeypatch.setattr(Batcher, "_seated", all_that_sit)

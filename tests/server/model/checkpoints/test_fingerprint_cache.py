@@ -12,6 +12,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +23,8 @@ from chorus_server.model.checkpoints.fingerprint_cache import cached_fingerprint
 from chorus_server.model.checkpoints.verify import find_fingerprint, verify_fingerprint
 from chorus_server.model.config import T5Config
 from chorus_server.model.fingerprint import Fingerprinter
-from chorus_server.model.parameters import parameter_shapes
+from chorus_server.model.parameters import is_matrix, parameter_shapes
+from chorus_server.model.t5 import tensors_of
 from tests.server.model.checkpoints.checkpoint_samples import (
     CHECKPOINTS,
     F32,
@@ -166,6 +168,27 @@ def test_kept_fingerprint_is_used_until_a_file_changes(tmp_path: Path) -> None:
     )
     assert cached_fingerprint(opened(folder)) is None
     assert load_model(folder).fingerprint != first
+
+
+@pytest.mark.parametrize("stored", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
+def test_a_start_that_knows_the_fingerprint_reads_matrices_as_they_are_kept_with_the_same_bits(
+    tmp_path: Path, stored: Any
+) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(PARITY / "t5_1_1", folder)
+    state = safetensors.numpy.load_file(folder / "model.safetensors")
+    state = {name: (array * (1 + 1e-4)).astype(stored) for name, array in state.items()}
+    safetensors.numpy.save_file(state, folder / "model.safetensors")
+    first = load_model(folder, matrix_dtype="bfloat16")
+    assert cached_fingerprint(opened(folder)) == first.fingerprint
+    second = load_model(folder, matrix_dtype="bfloat16")
+    assert_same(
+        {name: np.asarray(array) for name, array in tensors_of(second.model)},
+        {name: np.asarray(array) for name, array in tensors_of(first.model)},
+    )
+    matrices = np.dtype(ml_dtypes.bfloat16)
+    for name, array in opened(folder).placed(F32, matrices, None):
+        assert array.dtype == (matrices if is_matrix(name) else F32), name
 
 
 def test_changed_tensor_of_a_stored_fingerprint_is_named(tmp_path: Path) -> None:

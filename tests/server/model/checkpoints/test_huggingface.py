@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chorus_server.embedded import embedded_folder
 from chorus_server.errors import InvalidModelError
 from chorus_server.model.checkpoints.convert import write_checkpoint
 from chorus_server.model.checkpoints.huggingface_writer import write_huggingface
@@ -32,6 +35,7 @@ from tests.server.model.checkpoints.checkpoint_samples import (
     weights,
 )
 
+SHIPPED = Path(str(embedded_folder())) / "model"
 QUERY = "encoder.block.0.layer.0.SelfAttention.q.weight"
 
 
@@ -50,6 +54,18 @@ def test_reads_what_the_library_reads(fixture: str) -> None:
     np.testing.assert_array_equal(tensors["decoder.relative_bias"], bias)
     read_values = sum(array.size for array in tensors.values())
     assert read_values == sum(array.size for name, array in state.items() if "embed_tokens" not in name)
+
+
+@pytest.mark.parametrize(("folder", "imported"), [(PARITY / "t5_1_1", False), (SHIPPED, True)])
+def test_only_our_own_format_waits_for_orbax(folder: Path, imported: bool) -> None:
+    code = f"""
+import sys
+from chorus_server.model.checkpoints import load_model
+load_model({str(folder)!r})
+print("orbax.checkpoint" in sys.modules)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == str(imported)
 
 
 def test_config_fields_reach_the_config(folder: Path) -> None:
