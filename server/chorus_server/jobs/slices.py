@@ -61,6 +61,7 @@ class DeviceWork:
                 if done and self._piece is piece:
                     self._piece, self._error = None, error
                 self._changed.notify_all()
+            error = None  # its traceback has this frame
 
     # For the job's thread.
 
@@ -78,7 +79,10 @@ class DeviceWork:
             ended = self._changed.wait_for(lambda: self._piece is None, seconds)
             error, self._error = self._error, None
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                error = None  # its traceback has this frame, and the piece: no cycle keeps what the job held
         return ended
 
     def stop(self, seconds: float) -> bool:

@@ -12,7 +12,7 @@ stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from typing import Any
 
 import jax
@@ -93,7 +93,7 @@ class TuningLoop:
             OSError: a checkpoint could not be written. The last one is whole: make a new loop from it.
         """
         if self._failed:
-            raise RuntimeError("this loop failed; make a new one from the last checkpoint")
+            raise RuntimeError("this loop failed or was closed; make a new one from the last checkpoint")
         for _ in range(max_micro_batches):
             try:
                 self.done = next(self._work, self) is self
@@ -113,7 +113,13 @@ class TuningLoop:
             self._save(self.state)
             self._saved_step = self.state.step
 
-    def _run(self) -> Iterator[None]:
+    def close(self) -> None:
+        """End, between two slices, a loop that may not be done. Its work refers to it: without this, programs
+        and arrays would wait for the garbage collector, which hardly ever looks at what is no longer new."""
+        self._failed = not self.done
+        self._work.close()
+
+    def _run(self) -> Generator[None, None, None]:
         state, recipe = self.state, self.run.recipe
         while True:
             if self._evaluation_due():

@@ -76,11 +76,8 @@ def train(
     attempt.warn([warning] if warning is not None else [])
     saved: deque[int] = deque()
 
-    def may_write() -> bool:
-        return not held.lost.is_set()
-
     writer = CheckpointWriter(
-        folder, run, attempt.files, saved.append, may_write, attempt.base.functions.mesh
+        folder, run, attempt.files, saved.append, lambda: not held.lost.is_set(), attempt.base.functions.mesh
     )
     state = state or begin
     clock = WorkClock(state.seconds if state else 0.0)
@@ -130,7 +127,8 @@ def train(
             reporter.flush()
         raise
     finally:
-        work.stop(_SLICE_END_SECONDS)
+        if work.stop(_SLICE_END_SECONDS):
+            loop.close()
         writer.close()
         forget_orders()
     return loop.state

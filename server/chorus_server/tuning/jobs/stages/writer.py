@@ -81,6 +81,7 @@ class CheckpointWriter:
             self._changed.notify_all()
         if self._thread.ident is not None:
             self._thread.join()
+        self._error = None  # its traceback has this writer, and the job: no cycle keeps them
 
     def _run(self) -> None:
         while True:

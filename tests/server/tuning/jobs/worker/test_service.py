@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from chorus_server.tuning.jobs.attempts.config import TuningBase
 from chorus_server.tuning.jobs.stages import validate
 from chorus_server.tuning.training.beginning import began_from, first_values
 from chorus_server.tuning.training.initialisers import InitialiserSource, initial_prompt
+from chorus_server.tuning.training.loop import TuningLoop
 from prompts_store.blobs.files import Files
 from prompts_store.digests import prompt_digest
 from prompts_store.records import PromptManifest, PromptVersion
@@ -299,6 +301,24 @@ def test_a_full_disk_fails_the_job_and_the_next_one_runs(store: PromptStore, tmp
         assert finished(store, submit(store, document(file, task="next"))).status == "succeeded"
         store.resume_job(TENANT, job.id)
         assert finished(store, job).status == "succeeded"
+
+
+def test_what_a_failed_job_held_is_freed_without_the_collector(store: PromptStore, tmp_path: Path) -> None:
+    """It hardly ever looks at what is no longer new, and a job's programs take tens of megabytes."""
+
+    def loops() -> set[int]:
+        return {id(each) for each in gc.get_objects() if isinstance(each, TuningLoop)}
+
+    file = upload(store, jsonl())
+    gc.collect()
+    before = loops()
+    gc.disable()
+    try:
+        with running(store, tmp_path, files=FullDisk()):
+            assert finished(store, submit(store, document(file))).status == "failed"
+        assert loops() <= before
+    finally:
+        gc.enable()
 
 
 def test_a_job_that_does_not_fit_is_refused_with_what_would(store: PromptStore, tmp_path: Path) -> None:
