@@ -40,7 +40,7 @@ hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("tests")
 
 gc.disable()  # while test modules are imported
-
+COLLECTIONS = gc.get_threshold()
 
 LONGEST = ("test_ray_serve.py", "test_dataset_tiny.py")
 
@@ -133,6 +133,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     quickly = "compiled_quickly" in getattr(item, "fixturenames", ())
     if quickly != (QUICKLY.items() <= os.environ.items()):
         compile_quickly(quickly)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """A server looks for garbage seldom, and leaves none. What thousands of tests leave is collected,
+    whichever of them had a server."""
+    gc.set_threshold(*COLLECTIONS)
 
 
 @pytest.fixture(scope="session")
