@@ -273,6 +273,12 @@ class FakeChorus:
     def metrics(self, request: httpx2.Request) -> httpx2.Response:
         return httpx2.Response(200, text="# TYPE chorus_requests_total counter\n")
 
+    def me(self, request: httpx2.Request) -> httpx2.Response:
+        most = ("body_bytes", "upload_bytes", "batch_rows", "labels", "deadline_seconds", "unfinished_jobs")
+        limits = {f"max_{name}": 100 for name in most}
+        tenant = {"tenant": "default", "status": "active"}
+        return httpx2.Response(200, json={"tenant": tenant, "scopes": ["infer"], "limits": limits})
+
     def operations(self, request: httpx2.Request) -> httpx2.Response:
         minutes = int(request.url.params["minutes"])
         return httpx2.Response(200, json=OPERATIONS | {"hour": [tick(n) for n in range(6 * minutes)]})
@@ -395,6 +401,7 @@ ROUTES = (
     (r"/v1/ensembles/([^/]+)", "ensemble_one"),
     (r"/v1/model", "model"),
     (r"/v1/usage", "usage"),
+    (r"/v1/me", "me"),
     (r"/v1/operations", "operations"),
     (r"/v1/store/check", "check_store"),
     (r"/readyz", "readyz"),

@@ -52,7 +52,7 @@ def call(api: ApiServer, method: str, path: str, key: str | None) -> Any:
 
 def test_only_the_two_health_routes_are_open() -> None:
     assert {route for route, door in ROUTES.items() if door is None} == OPEN
-    assert len(GUARDED) == 124
+    assert len(GUARDED) == 125
 
 
 @pytest.mark.parametrize(("method", "path", "scope"), GUARDED, ids=lambda value: str(value))
