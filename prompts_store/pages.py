@@ -1,4 +1,5 @@
-"""Lists in pages. A cursor says after which key to continue, so every page costs the same."""
+"""Lists in pages. A cursor of a key says after which to continue, so every page costs the same; one of a
+history says how many moves are older, and a page costs as many more steps of the index."""
 
 from __future__ import annotations
 
