@@ -25,6 +25,12 @@ from tether import tethered
 
 REQUIREMENTS_18 = Path(__file__).parent / "postgres_18.txt"
 
+WAITING_FOR_ROWS = """
+SELECT count(DISTINCT pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE NOT granted AND datname = current_database() AND locktype IN ('tuple', 'transactionid')
+"""
+"""How many transactions of this database wait for another's row, and for nothing else."""
+
 _USER = "chorus"
 
 

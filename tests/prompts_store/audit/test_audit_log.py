@@ -25,7 +25,7 @@ from prompts_store.packs.entries import UNKNOWN_QUESTIONS
 from prompts_store.records import CHORUS, Actor, EnsembleMember, PackEntry
 from prompts_store.tenants.limits import Amounts, TenantLimits
 from prompts_store.testing import FakeClock, example_calibration, example_file, example_prompt, file_bytes
-from tests.postgres_server import PostgresServer
+from tests.postgres_server import WAITING_FOR_ROWS, PostgresServer
 from tests.prompts_store.writers import WRITERS, writing_processes
 
 ANN = Actor("key-of-ann", "192.0.2.7", "request-7")
@@ -477,7 +477,6 @@ def test_the_head_is_locked_while_a_row_is_appended(
     engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:")).execution_options(
         **{database._ACTOR_OPTION: CHORUS}
     )
-    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
     with closing(PromptStore.open(tmp_path, database_url=url)) as store:
         store.create_tenant("acme")
         now = store._clock()
@@ -495,7 +494,7 @@ def test_the_head_is_locked_while_a_row_is_appended(
             thread = threading.Thread(target=second)
             thread.start()
             with engine.connect() as observer:
-                while not observer.exec_driver_sql(waiting).scalar():
+                while not observer.exec_driver_sql(WAITING_FOR_ROWS).scalar():
                     observer.rollback()
         thread.join()
         engine.dispose()
