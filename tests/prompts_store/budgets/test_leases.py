@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from prompts_store import PromptStore
 from prompts_store.budgets import leases
 from prompts_store.budgets.leases import KEPT, LEASE_SECONDS
 from prompts_store.budgets.records import LeaseAnswer, LeaseAsk
+from prompts_store.database import sqlite
 from prompts_store.errors import InvalidError
 from prompts_store.testing import FakeClock
 from tests.prompts_store.usage.usage_rows import REPLICA, row
@@ -55,6 +58,32 @@ def test_no_more_than_half_is_leased_ahead(store: PromptStore) -> None:
     assert asked(store, ONE, *limit, need=10, ahead=900).granted == 500
     assert asked(store, TWO, *limit, need=10, ahead=50).granted == 60
     assert asked(store, TWO, *limit, held=60, need=430, ahead=50).granted == 430
+
+
+def test_few_first_leases_wait_for_the_write_ahead_log_to_be_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tenants and keys have limits a minute and a month. The control has SQLite's own length of the log."""
+
+    def copied(folder: Path) -> int:
+        count, limits = (
+            0,
+            ("per_minute.requests", "per_minute.tokens", "per_month.requests", "per_month.tokens"),
+        )
+        with closing(PromptStore.open(folder)) as store:
+            before = (folder / "chorus.db").stat().st_mtime_ns
+            for n in range(350):
+                asks = [
+                    LeaseAsk(f"tenant{n}", key, limit, 10**6, 0) for key in ("", f"{n}") for limit in limits
+                ]
+                store.lease_budgets(ONE, asks)
+                after = (folder / "chorus.db").stat().st_mtime_ns
+                count, before = count + (after != before), after
+        return count
+
+    assert copied(tmp_path / "long") == 0
+    monkeypatch.setattr(sqlite, "_LOG_PAGES", 1_000)
+    assert copied(tmp_path / "control") >= 2
 
 
 def test_a_month_lasts_begins_anew_and_comes_back(store: PromptStore, clock: FakeClock) -> None:
