@@ -39,7 +39,8 @@ class PrefillDecodePolicy:
     between two decode steps. A busy tenant's request waits for one decode step after each prefill step while
     a tenant within its share decodes, and for `protect_rounds` while a quiet tenant does: so an answer of a
     few decode steps is not interrupted. It is not encoded in a quiet tenant's step either, which it would
-    make longer (but see `_MOST_PROTECTED`), unless that scores.
+    make longer (but see `_MOST_PROTECTED`), unless that scores. And after a decode step of a block in which
+    no quiet tenant decodes come as many of those in which one does as take as long together.
 
     Within a tenant, interactive requests that decode go before its batch. A prefill step of batch requests
     may come once they have had `INTERACTIVE_SHARE` times as long as such a step takes. Until then it is
@@ -65,6 +66,7 @@ class PrefillDecodePolicy:
         self._token_budget = token_budget
         self._last_tokens = 0
         self._rounds: dict[int, int] = {}
+        self._ahead: dict[int, float] = {}  # seconds, by block
         self._waited: Counter[int] = Counter()
         self._jumped = False
         self._batch_seconds = 0.0
@@ -128,16 +130,18 @@ class PrefillDecodePolicy:
         return self.quiet_decodes and self._busy(tenant, self._slots.parts_held())
 
     def next_to_decode(self, wanting: Sequence[Block]) -> Block:
-        """The block that decodes now: one that delays the next prefill step, else the one that has waited
-        longest, where a block of a batch counts as having waited for less."""
+        """The block that decodes now: one with a quiet tenant, until these had as long as the last step of
+        another; one that delays the next prefill step; else the one that has waited longest, where a block of
+        a batch counts as having waited for less."""
         if len(wanting) == 1:
             return wanting[0]
-        interactive = self._interactive()
+        interactive, quiet = self._interactive(), self._blocks_of_quiet(wanting)
 
-        def turn(block: Block) -> tuple[bool, int, int]:
+        def turn(block: Block) -> tuple[bool, bool, int, int]:
             yields = self._batch_of(block, interactive)
             later = INTERACTIVE_SHARE if yields else 0
-            return (yields or not self._due(block), block.last_decode + later, block.index)
+            ahead = bool(quiet) and block not in quiet and self._ahead.get(block.index, 0.0) > 0
+            return (ahead, yields or not self._due(block), block.last_decode + later, block.index)
 
         return min(wanting, key=turn)
 
@@ -170,6 +174,7 @@ class PrefillDecodePolicy:
         if isinstance(step, DecodeStep):
             origins = {use.ticket.origin for use in step.uses.values()}
             tenants = {each.tenant for each in origins if each.priority == "interactive"}
+            self._note_turn(step, seconds)
             had = self._decoded_seconds
             self._decoded_seconds = {
                 tenant: had.get(tenant, 0.0) + (seconds if tenant in tenants else 0.0)
@@ -181,6 +186,24 @@ class PrefillDecodePolicy:
             self._batch_seconds = seconds
         for tenant in batch:
             self._decoded_seconds.pop(tenant, None)
+
+    def _note_turn(self, step: DecodeStep, seconds: float) -> None:
+        """A block in which no quiet tenant decodes is ahead by its last step, less what others took since."""
+        for index in self._ahead:
+            self._ahead[index] -= seconds
+        self._ahead[step.plan.block] = seconds
+
+    def _blocks_of_quiet(self, wanting: Sequence[Block]) -> list[Block]:
+        """Those in which a quiet tenant decodes."""
+        if self._shares.alone:
+            return []
+        held = self._slots.parts_held()
+        quiet = {name for name in held if self._quiet(name, held)}
+        return [
+            block
+            for block in wanting
+            if any(use.ticket.origin.tenant in quiet for use in block.uses.values())
+        ]
 
     def _interactive(self) -> set[str]:
         """Tenants of whom interactive requests decode."""
