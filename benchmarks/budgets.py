@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from keys import fill, keep, opened, told
 
 from chorus_server.api.http.offload import Offload
+from chorus_server.api.lifecycle import spare_collections
 from chorus_server.engine.requests import GenerateRequest, Origin
 from chorus_server.engine.work import Settled
 from chorus_server.metrics import MetricsRegistry
@@ -69,6 +70,7 @@ async def measure(folder: Path, count: int) -> dict[str, Any]:
         thread = Offload(1, 2, "budgets")
         budgets = Budgets(store.lease_budgets, thread, BudgetMetrics(MetricsRegistry()))
         await reader.read()
+        spare_collections()  # as a server does that has started
         following = [asyncio.create_task(reader.follow()), asyncio.create_task(budgets.follow())]
         headers = [f"Bearer {key}" for key in random.Random(0).sample(made, min(COLD, count))]
         cold = []
