@@ -213,7 +213,7 @@ def race(folder: Path, url: str | None, make: Make, creation: Creation | None) -
         barrier = threading.Barrier(2 * WRITERS)
 
         def attempt(store: PromptStore) -> None:
-            barrier.wait(60)
+            barrier.wait(300)
             try:
                 found.append(make(store if creation is None else store.creating(creation)))
             except MadeBefore as before:
@@ -223,7 +223,7 @@ def race(folder: Path, url: str | None, make: Make, creation: Creation | None) -
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
+            thread.join()
     assert len(found) == 2 * WRITERS
     return found
 
