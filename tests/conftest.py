@@ -35,8 +35,11 @@ def _modules_with_shapes() -> list[str]:
 # Their arguments and results are checked whenever a function is called or traced.
 install_import_hook(_modules_with_shapes(), "beartype.beartype")
 
-# Of what Hypothesis tries: the same examples in every run, however long a busy machine takes for one.
-hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
+# Of what Hypothesis tries: the same examples in every run, however long a busy machine takes for one, or to
+# think of the first ten.
+hypothesis.settings.register_profile(
+    "tests", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("tests")
 
 gc.disable()  # while test modules are imported

@@ -163,7 +163,7 @@ class PostgresServer:
 
     def stop(self) -> None:
         """Stop the server and remove everything."""
-        self._run("pg_ctl", "-D", "data", "-m", "immediate", "-w", "stop")
+        self._run("pg_ctl", "-D", "data", "-m", "immediate", "-w", "-t", "600", "stop")
         self._process.wait()
         shutil.rmtree(self._folder)
 

@@ -62,7 +62,9 @@ class RowsMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.pins)
     @rule()
     def unpin(self) -> None:
-        self.rows.unpin(self.pins.pop())
+        digest = min(self.pins)  # a set's own order is another in every process
+        self.pins.remove(digest)
+        self.rows.unpin(digest)
 
     @invariant()
     def what_is_in_use_is_still_there(self) -> None:

@@ -174,6 +174,7 @@ def test_the_database_servers_clock_counts_for_all(
     """Where it is no test's: a process whose own is an hour wrong takes and expires like the others."""
     late = datetime.now(UTC) - timedelta(hours=1)
     monkeypatch.setattr(leases, "utc_now", lambda: late)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 1800.0)  # none is over because a machine was busy
     if store._database.embedded:
         pytest.skip("processes on one file share a clock")
     store._clock = leases.utc_now

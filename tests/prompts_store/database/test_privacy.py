@@ -91,8 +91,10 @@ def test_what_somebody_opened_to_a_group_stays(tmp_path: Path, caplog: pytest.Lo
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
-def test_a_volume_of_somebody_else_is_used_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_volume_of_somebody_else_is_used_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A process of another user, in the group that may write: it cannot change the folder's mode."""
+    with closing(PromptStore.open(tmp_path / "warm")) as store:  # imports what only root may be able to read
+        store.publish("acme", "sst2", *example_prompt(1))
     with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
         volume = Path(name)
         os.chown(volume, 12345, 23456)
