@@ -183,7 +183,7 @@ def test_what_ends_in_time_is_answered_and_nothing_new_is_let_in(api: ApiServer,
     early = send(api, "/v1/generate", GENERATE)
     eventually(lambda: api.services.lifecycle.unanswered == 2)
     api.services.lifecycle.draining()
-    over = ending(api, 60)
+    over = ending(api, 300)
     eventually(lambda: api.services.lifecycle.closed)
     api.services.lifecycle.ready()  # a start that comes to its end meanwhile changes nothing
     ready = api.http.get("/readyz")

@@ -233,7 +233,7 @@ def test_two_servers_that_get_it_at_once_make_one(
         barrier = threading.Barrier(4)
 
         def send(api: ApiServer) -> None:
-            barrier.wait(60)
+            barrier.wait(300)
             made.append(identity(upload(api, headers)))
 
         threads = [threading.Thread(target=send, args=(api,)) for api in (one, other) * 2]
