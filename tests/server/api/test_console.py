@@ -107,8 +107,9 @@ def test_a_name_that_suddenly_means_this_machine_shows_nothing(opened: Browser, 
 def test_a_store_that_does_not_answer_is_told_and_signs_out_here(
     keyed: ApiServer, signed_in: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keyed.store._database, "patience_seconds", 0.01)
-    with keyed.store._database.write(EVERY_TENANT):  # nobody else can write meanwhile
+    with monkeypatch.context() as patch, keyed.store._database.write(EVERY_TENANT):
+        # Nobody else can write meanwhile.
+        patch.setattr(keyed.store._database, "patience_seconds", 0.01)
         refused = signed_in.post("/console/sign-out")
         assert refused.status_code == 503 and "database" in refused.text
         assert refused.headers["retry-after"]
