@@ -187,7 +187,7 @@ def test_what_is_alive_when_the_server_is_ready_costs_no_collection_anything() -
     alive = [[] for _ in range(300_000)]
     control = collecting()
     spare_collections()
-    assert collecting() < control / 10
+    assert min(collecting() for _ in range(5)) < control / 10  # the least: a busy machine adds to some
     assert len(alive) == 300_000
 
 

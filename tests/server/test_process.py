@@ -60,7 +60,7 @@ def test_whatever_fails_the_process_ends() -> None:
         env={**os.environ, **IMPORTS},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=1200,
     )
     found = dict(line.split(": ") for line in done.stdout.splitlines())
     assert found == {name: str(code) for name, code in WAYS.items()} | {"the control": "alive"}, done.stderr

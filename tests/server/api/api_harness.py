@@ -17,8 +17,10 @@ import numpy as np
 import sentencepiece
 
 from chorus_server.api.http.disconnect import settle
+from chorus_server.api.library import resolve
 from chorus_server.api.services import BaseModelInfo
 from chorus_server.app import build_app, close_app, make_serving
+from chorus_server.changes import reader
 from chorus_server.changes.memory import Memory
 from chorus_server.connections.listener import BoundedServer, uvicorn_config
 from chorus_server.connections.registry import ConnectionLimits
@@ -32,11 +34,19 @@ from chorus_server.jobs.feeds import FeedLimits, Pause
 from chorus_server.model.vocabulary import Vocabulary
 from chorus_server.process import listen
 from chorus_server.settings import Settings
+from chorus_server.tenancy import callers, leasing
 from chorus_server.tenancy.keys import KeyRing
 from prompts_store.artifacts import write_artifact
 
 WIDTH = 6
 FINGERPRINT = "f" * 64
+STORE_SECONDS = (
+    (callers, "ANSWER_SECONDS"),
+    (leasing, "LEASE_PATIENCE_SECONDS"),
+    (reader, "READ_SECONDS"),
+    (resolve, "ASK_SECONDS"),
+)
+"""Where it is said how long the store may take to answer, which a busy machine may need to come to it."""
 
 _WORDS = """positive negative entailment not_entailment yes no good bad great film movie review is this the a
 an of and to in it was for on with as at by from that hypothesis premise rain falls sky warm summer sport
@@ -191,8 +201,8 @@ class ApiServer:
 
 def stop_time(api: ApiServer) -> None:
     """What is remembered stays as fresh as it is."""
-    library, callers = api.services.library, api.services.callers
-    memories: list[Memory[Any, Any]] = [library._versions, library._ensembles, *callers._memories()]
+    library, who = api.services.library, api.services.callers
+    memories: list[Memory[Any, Any]] = [library._versions, library._ensembles, *who._memories()]
     for memory in memories:
         memory._clock = lambda: 0.0
 

@@ -5,11 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from chorus_server.api.library import resolve
-from chorus_server.changes import reader
 from chorus_server.model.vocabulary import Vocabulary
-from chorus_server.tenancy import callers, leasing
-from tests.server.api.api_harness import ApiServer, Gate, train_vocabulary
+from tests.server.api.api_harness import STORE_SECONDS, ApiServer, Gate, train_vocabulary
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -17,10 +14,8 @@ def patient_server() -> Iterator[None]:
     """A second in which a busy machine does not come to the store's answer is no trouble of the store's.
     Tests of such trouble set how long it may take."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(callers, "ANSWER_SECONDS", 300.0)
-        patch.setattr(leasing, "LEASE_PATIENCE_SECONDS", 300.0)
-        patch.setattr(reader, "READ_SECONDS", 300.0)
-        patch.setattr(resolve, "ASK_SECONDS", 300.0)
+        for module, name in STORE_SECONDS:
+            patch.setattr(module, name, 300.0)
         yield
 
 

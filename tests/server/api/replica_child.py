@@ -19,7 +19,7 @@ from typing import Any
 from chorus_server.jobs_wiring import start_engine_jobs
 from chorus_server.model.vocabulary import Vocabulary
 from prompts_store.store import PromptStore
-from tests.server.api.api_harness import ApiServer, stop_time
+from tests.server.api.api_harness import STORE_SECONDS, ApiServer, stop_time
 from tests.server.api.replicas import ENDED
 from tether import tie_to
 
@@ -52,6 +52,8 @@ def serve(test: socket.socket, folder: str, vocabulary: str, how: str, settings:
 
 
 def main() -> None:
+    for module, name in STORE_SECONDS:
+        setattr(module, name, 300.0)
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     launcher, asked = os.getpid(), socket.socket(fileno=0)

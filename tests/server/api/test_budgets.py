@@ -24,6 +24,7 @@ from tests.server.api.api_harness import (
     eventually,
     gated_server,
     send,
+    stop_time,
 )
 
 MESSAGES = [{"role": "user", "content": "good"}]
@@ -51,6 +52,7 @@ class Limited:
     def __init__(self, api: ApiServer) -> None:
         self.api, self.seconds, self.begin = api, 1000.0, datetime(2026, 3, 10, 12, tzinfo=UTC)
         api.push("limited", labels=["no", "yes"])
+        stop_time(api)  # who asks stays known until the test changes it, however busy the machine is
         budgets = api.services.budgets
         budgets._clock = budgets._leasing._clock = lambda: self.seconds
         budgets._now = api.store._clock = self.now

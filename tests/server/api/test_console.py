@@ -35,7 +35,7 @@ class Browser:
     """Keeps cookies, and sends forms with the token of the sign-in page."""
 
     def __init__(self, api: ApiServer) -> None:
-        self.http = httpx2.Client(base_url=api.url, timeout=60)
+        self.http = httpx2.Client(base_url=api.url, timeout=300)
         self.session = f"chorus_console_{api.port}"
 
     def stale(self, token: str = "x" * 43) -> None:
@@ -107,8 +107,9 @@ def test_a_name_that_suddenly_means_this_machine_shows_nothing(opened: Browser, 
 def test_a_store_that_does_not_answer_is_told_and_signs_out_here(
     keyed: ApiServer, signed_in: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keyed.store._database, "patience_seconds", 0.01)
-    with keyed.store._database.write(EVERY_TENANT):  # nobody else can write meanwhile
+    with monkeypatch.context() as patch, keyed.store._database.write(EVERY_TENANT):
+        # Nobody else can write meanwhile.
+        patch.setattr(keyed.store._database, "patience_seconds", 0.01)
         refused = signed_in.post("/console/sign-out")
         assert refused.status_code == 503 and "database" in refused.text
         assert refused.headers["retry-after"]
@@ -176,7 +177,7 @@ def test_a_download_is_never_whole_in_memory(
         )
     pieces = (bytes([number]) * (1 << 20) for number in range(LARGE >> 20))
     bearer = {"authorization": f"Bearer {KEY}", "content-type": "application/octet-stream"}
-    sent = httpx2.post(f"{keyed.url}/v1/files?name=large.jsonl", content=pieces, headers=bearer, timeout=60)
+    sent = httpx2.post(f"{keyed.url}/v1/files?name=large.jsonl", content=pieces, headers=bearer, timeout=300)
     assert sent.status_code == 201, sent.text
     count = 0
     tracemalloc.start()

@@ -99,12 +99,13 @@ def last_event(client: socket.socket) -> tuple[int, list[str], str]:
 
 
 @contextmanager
-def hanging(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """The store's and the text's threads do not come back from what they do until the block ends."""
-    back, there = threading.Event(), threading.Event()
+def hanging(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The store's and the text's threads do not come back from what they do until the block ends. Those of
+    the store that have come there."""
+    back, there = threading.Event(), list[int]()
 
     def hang(*_: Any, **__: Any) -> None:
-        there.set()
+        there.append(threading.get_ident())
         assert back.wait(300)
 
     monkeypatch.setattr(FileWriter, "write", hang)
@@ -141,13 +142,14 @@ def test_whatever_is_unfinished_is_told_once(
         waiting["a file that cannot be written"] = half(
             api, "/v1/files?name=b.tsv", "application/octet-stream", megabytes
         )
-        assert there.wait(300)
+        eventually(lambda: len(there) == 1)
+        readers = api.services.library._readers._pool._max_workers
         waiting["a store that hangs"] = get(api, "/v1/tasks")
-        for number in range(1, api.services.library._readers._pool._max_workers):
+        for number in range(1, readers):
             waiting[f"its other thread {number}"] = get(api, "/v1/tasks")
         waiting["a text in line"] = send(api, "/v1/generate", {"task": None, "input": LONG})
         every = len(in_engine) + len(waiting) + 3  # the streams and the follower
-        eventually(lambda: lifecycle.unanswered == every)
+        eventually(lambda: lifecycle.unanswered == every and len(there) == 1 + readers)
         waiting["the store's queue"] = send(api, "/v1/generate", GENERATE | {"task": "t"})
         eventually(lambda: lifecycle.unanswered == every + 1)
         # The control: what the engine has is told, the rest would hold the process up.
@@ -183,7 +185,7 @@ def test_what_ends_in_time_is_answered_and_nothing_new_is_let_in(api: ApiServer,
     early = send(api, "/v1/generate", GENERATE)
     eventually(lambda: api.services.lifecycle.unanswered == 2)
     api.services.lifecycle.draining()
-    over = ending(api, 60)
+    over = ending(api, 300)
     eventually(lambda: api.services.lifecycle.closed)
     api.services.lifecycle.ready()  # a start that comes to its end meanwhile changes nothing
     ready = api.http.get("/readyz")

@@ -135,15 +135,19 @@ class RayCluster:
         while self._ask("details")["status"] != "NONE":
             self._pause.wait(LOOK_SECONDS)
 
-    def own(self) -> list[httpx2.Client]:
-        """Clients of the replicas' own addresses, with the headers of `http`."""
+    def own(self, path: str) -> list[httpx2.Client]:
+        """Clients of the replicas' own addresses, with the headers of `http`.
+
+        Args:
+            path: what only these replicas have. Servers of other tests may listen beside them.
+        """
         for client in self._own:
             client.close()
         self._own = [
             httpx2.Client(base_url=f"http://127.0.0.1:{port}", headers=self.http.headers, timeout=SECONDS)
             for port in range(self.port + 1, self.port + 9)
         ]
-        return [client for client in self._own if _answers(client)]
+        return [client for client in self._own if _has(client, path)]
 
     def __enter__(self) -> RayCluster:
         return self
@@ -166,9 +170,9 @@ class RayCluster:
             self._process.stdout.close()
 
 
-def _answers(client: httpx2.Client) -> bool:
+def _has(client: httpx2.Client, path: str) -> bool:
     try:
-        return client.get("/healthz").status_code == 200
+        return client.get(path).status_code == 200
     except httpx2.TransportError:
         return False
 

@@ -33,7 +33,8 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 OPERATOR = "an-operator-of-tests-0123456789"
 TASKS = [f"task-{number}" for number in range(8)]
-DRAIN_SECONDS = 4
+OWN = f"/v1/tasks/{TASKS[0]}"
+DRAIN_SECONDS = 10
 CLIENTS = 6
 START_PAUSE_SECONDS = 0.5
 """Of a client after an answer, while a replica starts and nothing else happens: they share a processor."""
@@ -175,7 +176,7 @@ def test_work_that_waits_brings_a_replica(cluster: RayCluster, expected: dict[st
 
 def test_every_task_answers_alike_from_both(cluster: RayCluster, expected: dict[str, str]) -> None:
     cluster.wait_for(2)
-    replicas = cluster.own()
+    replicas = cluster.own(OWN)
     assert len(replicas) == 2
     for http in replicas:
         assert {task: generate(http, task, False, {}) for task in TASKS} == expected
@@ -199,7 +200,7 @@ def test_a_request_has_one_id(cluster: RayCluster) -> None:
 
 
 def test_requests_of_one_session_go_to_one_replica(cluster: RayCluster, expected: dict[str, str]) -> None:
-    replicas = cluster.own()
+    replicas = cluster.own(OWN)
     took = Counter[int]()
     for task in TASKS:
         before = [metric(http, "chorus_requests_total") for http in replicas]
@@ -213,7 +214,7 @@ def test_requests_of_one_session_go_to_one_replica(cluster: RayCluster, expected
 
 
 def test_when_a_client_leaves_its_work_ends(cluster: RayCluster) -> None:
-    replicas = cluster.own()
+    replicas = cluster.own(OWN)
 
     def told(name: str, **labels: str) -> float:
         return sum(metric(http, name, **labels) for http in replicas)

@@ -69,7 +69,7 @@ def test_another_format_of_batches_and_a_closed_actor_are_refused(answers: Calla
         made(pa.table({"text": ["good film"]}))
 
 
-@pytest.mark.parametrize("patience", [60.0, 0.0])
+@pytest.mark.parametrize("patience", [300.0, 0.0])
 def test_rows_wait_for_a_store_that_does_not_answer(
     answers: Callable[..., RowAnswers], monkeypatch: pytest.MonkeyPatch, patience: float
 ) -> None:

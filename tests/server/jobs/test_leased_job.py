@@ -128,7 +128,7 @@ def test_a_stop_is_seen(tmp_path: Path) -> None:
 
 
 def test_a_lease_is_kept_while_the_attempt_is_busy_and_no_longer(tmp_path: Path) -> None:
-    store, clock = PromptStore.open(tmp_path), FakeSeconds()
+    store, clock, before = PromptStore.open(tmp_path), FakeSeconds(), set(threading.enumerate())
     store.create_job("acme", "tuning", {"base_fingerprint": "base"})
     claimed = store.claim_job("tuning", "me", 30, "base")
     assert claimed is not None
@@ -139,7 +139,7 @@ def test_a_lease_is_kept_while_the_attempt_is_busy_and_no_longer(tmp_path: Path)
         until(lambda: held.lease.expires_at > first)
         store.cancel_job("acme", claimed[0].id)
         until(held.cancelled.is_set)
-    assert "chorus-lease" not in [thread.name for thread in threading.enumerate()]
+    assert "chorus-lease" not in [thread.name for thread in set(threading.enumerate()) - before]
 
 
 def until(holds: Callable[[], bool]) -> None:

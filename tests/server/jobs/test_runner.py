@@ -33,7 +33,7 @@ def test_a_runner_that_is_told_to_stop_just_before_it_looks_neither_sleeps_nor_t
     runner = NoJobs(store, "batch", "base", "float32", hourly(tmp_path))
     monkeypatch.setattr(runner, "_sweep", runner.begin_to_stop)
     runner.start()
-    assert runner.stop(60)
+    assert runner.stop(300)
     assert store.get_job("acme", job.id).status == "queued"
 
 
@@ -45,5 +45,5 @@ def test_control_a_runner_that_is_not_told_to_stop_sleeps(
     looked = threading.Event()
     monkeypatch.setattr(runner, "_take", lambda: bool(looked.set()))
     runner.start()
-    assert looked.wait(60) and runner._thread.is_alive()
-    assert runner.stop(60)
+    assert looked.wait(300) and runner._thread.is_alive()
+    assert runner.stop(300)

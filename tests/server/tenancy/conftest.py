@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.server.api.conftest import patient_server
 from tests.server.tenancy.house import House
+
+__all__ = ["patient_server"]  # a fixture
 
 
 @pytest.fixture

@@ -131,4 +131,4 @@ def fleet(folder: Path, count: int, *, url: str | None = None, apart: bool = Fal
 
 
 def play(scenario: Any) -> None:
-    asyncio.run(asyncio.wait_for(scenario(), 300))
+    asyncio.run(asyncio.wait_for(scenario(), 1500))

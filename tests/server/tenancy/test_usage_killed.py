@@ -33,7 +33,7 @@ def kill_one(folder: Path, seconds: float, chance: random.Random) -> tuple[int, 
             word, number = line.split()
             if word == "saved":
                 saved = int(number)
-                saves -= saved > 0
+                saves -= saved >= 10  # so many that some can be cut off
             else:
                 recorded = int(number)
                 more -= saves <= 0

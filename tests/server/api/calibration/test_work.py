@@ -39,7 +39,7 @@ def working(api: ApiServer) -> Iterator[None]:
         yield
     finally:
         for runner in api.services.engine_jobs:
-            assert runner.stop(60)
+            assert runner.stop(300)
         api.services.engine_jobs = ()
 
 

@@ -200,11 +200,14 @@ def test_a_form_of_many_parts_costs_no_more_than_its_first_wrong_one() -> None:
     """Four times what arrives in one piece."""
     part = b"--edge\r\n" + b"a: b\r\n" * 7 + b"\r\n\r\n"
     body = part * (MIB // len(part))
-    form = Form("multipart/form-data; boundary=edge", ("file",))
-    began = time.thread_time()
-    with pytest.raises(InvalidInputError):
-        form.feed(body)
-    assert time.thread_time() - began < 0.05
+    taken = []
+    for _ in range(3):
+        form = Form("multipart/form-data; boundary=edge", ("file",))
+        began = time.thread_time()
+        with pytest.raises(InvalidInputError):
+            form.feed(body)
+        taken.append(time.thread_time() - began)
+    assert min(taken) < 0.05  # the least: a busy machine adds to some
 
     began = time.thread_time()
     MultipartParser(b"edge", {}).write(body)  # the control: to the end

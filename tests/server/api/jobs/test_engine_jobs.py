@@ -91,7 +91,7 @@ def working(services: Services, work: JobWork) -> Iterator[None]:
         yield
     finally:
         for runner in services.engine_jobs:
-            assert runner.stop(60)
+            assert runner.stop(300)
         services.engine_jobs = ()
 
 

@@ -46,7 +46,7 @@ def push(api: ApiServer, content: Any, name: str | None = "train.tsv", **headers
 def bytes_on_disk(api: ApiServer) -> list[Path]:
     """Every file of content, kept or on its way."""
     folder = api.settings.data_dir / "files"
-    return [path for path in folder.rglob("*") if path.is_file()]
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def test_a_file_comes_in_raw_and_is_shown(shared: ApiServer) -> None:

@@ -174,7 +174,7 @@ def test_a_full_tenant_is_told_what_is_full_and_what_is_left(api: ApiServer) -> 
 
 def first_line(api: ApiServer, path: str, size: int) -> str:
     """The first line of an answer to a request whose body waits for `100 Continue`."""
-    with socket.create_connection(("127.0.0.1", httpx2.URL(api.url).port or 0), timeout=60) as connection:
+    with socket.create_connection(("127.0.0.1", httpx2.URL(api.url).port or 0), timeout=300) as connection:
         connection.sendall(
             f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {MEMBER}\r\n"
             f"Content-Type: application/octet-stream\r\nContent-Length: {size}\r\n"

@@ -34,9 +34,13 @@ class Clock:
             self._waiting.append((asyncio.get_running_loop(), over))
         await over.wait()
 
+    def until_asleep(self) -> None:
+        """Wait for the end of the poll that is under way: nothing is read until the next tick."""
+        eventually(lambda: bool(self._waiting))
+
     def tick(self) -> None:
         """One poll of every followed job; returns once each of them has been asked for."""
-        eventually(lambda: bool(self._waiting))
+        self.until_asleep()
         with self._lock:
             waiting, self._waiting = self._waiting, []
         for loop, over in waiting:
@@ -126,7 +130,7 @@ def test_events_come_in_order_as_they_are_written_and_end_with_the_job(
             seq, name, data = following.event()
             assert (seq, name, data["seq"], data["data"]["step"]) == (3 + number, "step", 3 + number, number)
         # The feed may still be reading, and would end by itself where it saw the end.
-        eventually(lambda: bool(clock._waiting))
+        clock.until_asleep()
         api.store.finish_job(lease, "succeeded")
         clock.tick()
         assert following.event()[2]["data"]["status"] == "succeeded"
@@ -190,6 +194,7 @@ def test_followers_of_a_job_share_one_poller(api: ApiServer, clock: Clock, job: 
         clock.tick()
         assert one.event()[0] == two.event()[0] == 2
         assert api.services.feeds.polled == 1
+        clock.until_asleep()
         reads.clear()
         for number in range(5):
             api.store.append_events(lease, [step(number)])
@@ -245,7 +250,7 @@ def test_followers_are_bounded_in_all(api: ApiServer) -> None:
 def test_a_server_that_ends_lets_its_followers_go(api: ApiServer, clock: Clock, job: str) -> None:
     with follow(api, job) as following:
         assert following.event()[0] == 1
-        eventually(lambda: api.services.feeds.polled == 1)
+        clock.until_asleep()
         api.services.lifecycle.draining()
         clock.tick()
         seq, name, data = following.event()  # no `done`: the caller is to come back
@@ -257,11 +262,11 @@ def test_a_store_that_hiccups_is_asked_again(api: ApiServer, clock: Clock, job: 
     read = api.store.get_job
     with follow(api, job) as following:
         assert following.event()[0] == 1
-        eventually(lambda: api.services.feeds.polled == 1)
+        clock.until_asleep()
         api.store.get_job = failing  # type: ignore[method-assign]
         for _ in range(FAILURES - 1):
             clock.tick()
-        eventually(lambda: bool(clock._waiting))
+        clock.until_asleep()
         api.store.get_job = read  # type: ignore[method-assign]
         claim(api)
         clock.tick()
@@ -271,7 +276,7 @@ def test_a_store_that_hiccups_is_asked_again(api: ApiServer, clock: Clock, job: 
 def test_a_store_that_is_lost_ends_the_stream_with_an_error(api: ApiServer, clock: Clock, job: str) -> None:
     with follow(api, job) as following:
         assert following.event()[0] == 1
-        eventually(lambda: api.services.feeds.polled == 1)
+        clock.until_asleep()
         api.store.get_job = failing  # type: ignore[method-assign]
         for _ in range(FAILURES):
             clock.tick()
@@ -294,6 +299,7 @@ def test_a_job_that_is_resumed_is_followed_anew(api: ApiServer, clock: Clock, jo
         lease = claim(api)
         clock.tick()
         assert following.event()[2]["data"]["status"] == "preparing"
+        clock.until_asleep()
         api.store.finish_job(lease, "succeeded")
         clock.tick()
         assert [following.event()[1] for _ in range(2)] == ["status", "done"]
