@@ -19,7 +19,7 @@ from tests.places import ROOT
 def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("gpu")
     command = [sys.executable, ROOT / "benchmarks" / "gpu" / "run.py", "--toy"]
-    command += ["--out", folder / "gpu.json", "--compile-cache", folder / "cache"]
+    command += ["--out", folder / "gpu.json", "--compile-cache", folder / "cache", "--minutes", "20"]
     done = subprocess.run(
         list(map(str, command)),
         env={**os.environ, "JAX_PLATFORMS": "cpu", **QUICKLY},

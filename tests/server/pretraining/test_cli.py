@@ -197,8 +197,9 @@ def test_a_run_is_alone_in_its_folder_and_sigterm_saves(materials: Path, tmp_pat
         finally:
             running.kill()
     assert "saved; the same command continues" in rest
-    steps = [int(path.name) for path in (tmp_path / "state").iterdir() if path.name.isdigit()]
-    assert f"stopped at step {steps[0]:,} of 1,000,000" in rest and steps[0] >= 4
+    # The last one: on a slow machine there may be one that was written because minutes had passed.
+    step = max(int(path.name) for path in (tmp_path / "state").iterdir() if path.name.isdigit())
+    assert f"stopped at step {step:,} of 1,000,000" in rest and step >= 4
 
 
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -359,6 +359,7 @@ class Engine:
     def _post(self, action: Callable[[], None]) -> None:
         with self._wake:
             self._inbox.append(action)
+            self._idle = False  # until the engine's thread has seen what comes of it
             self._wake.notify_all()
 
     def _die(self, error: EngineDeadError) -> None:

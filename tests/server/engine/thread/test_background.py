@@ -209,6 +209,7 @@ def test_an_engine_stops_though_work_is_never_done() -> None:
         engine.attach_background(work)
         assert work.entered.wait(300)
         engine.stop()
+        engine._thread.join(300)  # `stop` itself waits for some seconds only
         assert not engine._thread.is_alive()
 
 

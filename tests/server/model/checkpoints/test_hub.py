@@ -43,6 +43,9 @@ class Hub:
             "HF_ENDPOINT": there.url,
             "HF_HOME": str(cache / "hf"),
             "CHORUS_CACHE_DIR": str(cache),
+            # Ten seconds otherwise, for a server that is a thread of this process on a busy machine.
+            "HF_HUB_ETAG_TIMEOUT": "300",
+            "HF_HUB_DOWNLOAD_TIMEOUT": "300",
         }
         self._commands: dict[bool, subprocess.Popen[str]] = {}
 

@@ -179,14 +179,14 @@ def running(
     try:
         yield service
     finally:
-        service.stop(60)
-        device.stop(60)
+        service.stop(300)
+        device.stop(300)
 
 
 def let_go_once_stopped(service: TuningService, watcher: Watcher) -> None:
     """Release a held device as soon as the runner has given up its work."""
     pause = threading.Event()
-    for _ in range(3000):
+    for _ in range(15_000):
         if not service.work.wants_slice():
             break
         pause.wait(0.02)

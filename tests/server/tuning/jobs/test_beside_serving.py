@@ -17,6 +17,7 @@ from chorus_server.api.inference.prompt_source import StorePrompts
 from chorus_server.engine.config import EngineConfig
 from chorus_server.engine.executor import CompileWatch
 from chorus_server.engine.executor.testing import MemoryPrompts, tiny_executor
+from chorus_server.engine.handle import RequestHandle
 from chorus_server.engine.host_prompts import HostPromptTier
 from chorus_server.engine.plans import BlockShape, Ladder
 from chorus_server.engine.requests import GenerateRequest, Origin, PromptHandle, ScoreRequest
@@ -29,6 +30,7 @@ from chorus_server.tuning.training.answering import label_scores
 from chorus_server.tuning.training.packing import pack_training_targets
 from chorus_server.tuning_wiring import run_beside
 from prompts_store.store import PromptStore
+from tests.server.api.api_harness import eventually
 from tests.server.tuning.jobs.service_tools import (
     TENANT,
     Watcher,
@@ -97,13 +99,17 @@ class Served:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.service.stop(60)
+        self.service.stop(300)
         self.engine.stop()
         self.watch.close()
         assert self.engine.dead is None
 
     def answers(self) -> list[Any]:
         """What some requests say: tokens and log probabilities, with a prompt and without."""
+        return self.told(self.asked())
+
+    def asked(self) -> list[RequestHandle]:
+        """The requests, under way."""
         version = self.store.resolve("served", tenant=TENANT).manifest
         prompt = PromptHandle(version.digest, version.length)
         targets = tuple(label_targets(VOCABULARY, LABELS, 4, "labels"))  # type: ignore[arg-type]
@@ -113,7 +119,11 @@ class Served:
             parts = (prompt, ids) if n % 2 else (ids,)
             handles.append(self.engine.submit(ScoreRequest(origin(), parts, targets)))
             handles.append(self.engine.submit(GenerateRequest(origin(), parts, Sampling(max_new_tokens=8))))
-        found = [handle.wait(300) for handle in handles]
+        return handles
+
+    def told(self, handles: list[RequestHandle]) -> list[Any]:
+        """What they say once they are answered."""
+        found: list[Any] = [handle.wait(300) for handle in handles]
         return [
             each.log_probabilities if hasattr(each, "log_probabilities")
             else [(sequence.tokens, sequence.score) for sequence in each.sequences]
@@ -140,15 +150,19 @@ def test_requests_and_a_job_do_not_change_each_other(served: Served, tmp_path: P
     weights, alone = weights_digest(), served.answers()
     recipe = {"steps": 60, "evaluate_every_steps": 20, "checkpoint_every_steps": 10}
     file = upload(served.store, jsonl())
-    made = served.watcher.made
+    watcher, made = served.watcher, served.watcher.made
+    watcher.hold_after = watcher.slices + 60  # a step is 2 slices: in the middle of the job
     job = submit(served.store, document(file, task="beside", recipe=recipe))
-    beside, steps = [], []
+    assert watcher.reached.wait(300)
+    asked = served.asked()
+    eventually(lambda: watcher.made > made)
+    assert watcher.made - made < 60, "requests come between steps"
+    watcher.release.set()
+    beside = [served.told(asked)]
     while served.store.get_job(TENANT, job.id).finished_at is None:
         beside.append(served.answers())
-        steps.append(served.watcher.made - made)
     over = served.store.get_job(TENANT, job.id)
     assert over.status == "succeeded", over.error
-    assert any(0 < step < 60 for step in steps), "requests were answered between steps"
     assert all(each == alone for each in beside), "bit for bit"
     assert weights_digest() == weights
     assert served.watch.caused_by("request") == 0 and served.watch.caused_by("tuning") > 0

@@ -122,7 +122,7 @@ def test_a_job_of_before_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path: 
     with running(store, tmp_path, watcher=watcher) as service:
         job = store.create_job(TENANT, "tuning", spec)
         assert watcher.reached.wait(300)
-        stopping = threading.Thread(target=service.stop, args=(60,))
+        stopping = threading.Thread(target=service.stop, args=(300,))
         stopping.start()
         service_tools.let_go_once_stopped(service, watcher)
         stopping.join()

@@ -23,6 +23,12 @@ from prompts_store.store import PromptStore
 from tests.server.tuning.jobs.service_tools import attempt
 
 
+@pytest.fixture(autouse=True)
+def ends_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who gives a download up waits until its thread has ended, however long that takes on a busy machine."""
+    monkeypatch.setattr("chorus_server.jobs.download._END_SECONDS", 300.0)
+
+
 def refused(path: str, roots: tuple[Path, ...]) -> str:
     with pytest.raises(InvalidInputError) as caught:
         allowed_path(path, roots, "data.train.path")
@@ -320,9 +326,11 @@ def test_a_name_that_does_not_resolve_holds_nobody_up(
 
     monkeypatch.setattr(socket, "getaddrinfo", resolver)
     monkeypatch.setattr("chorus_server.jobs.download._END_SECONDS", 0.0)
+    before = set(threading.enumerate())
     with pytest.raises(KeyError):
         fetched("http://data.invalid/x.csv", tmp_path / "downloads" / "x.csv", interrupt)
-    left = [thread for thread in threading.enumerate() if thread.name == "chorus-download"]
+    downloads = [thread for thread in threading.enumerate() if thread.name == "chorus-download"]
+    left = [thread for thread in downloads if thread not in before]
     assert len(left) == 1, "control: its thread still waits for the name"
     answer.set()
     left[0].join(300)

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from chorus_server.engine.executor import use_persistent_cache
+from chorus_server.tuning.jobs.stages.writer import CheckpointWriter
+from chorus_server.tuning.training.state import TrainingState
 from prompts_store.base import utc_now
 from prompts_store.blobs.files import Files
 from prompts_store.store import PromptStore
@@ -67,10 +69,24 @@ class KillingWatcher(Watcher):
             kill()
 
 
+def write_every_checkpoint() -> None:
+    """The device waits for each of its checkpoints. Else the writer skips those for which a newer one waits,
+    and on a busy machine there may be too few syncs and renames."""
+    hand_in = CheckpointWriter.save
+
+    def save(writer: CheckpointWriter, state: TrainingState) -> None:
+        hand_in(writer, state)
+        writer.flush()
+
+    CheckpointWriter.save = save  # type: ignore[method-assign]
+
+
 def main(folder: Path, compiled: str, number: int, how: str, what: str) -> None:
     use_persistent_cache(compiled)
     store: Any = PromptStore.open(folder, clock=hours_later(number))
     files = KillingFiles(int(what)) if how == "file" else Files()
+    if how == "file":
+        write_every_checkpoint()
     watcher = KillingWatcher(int(what)) if how == "slice" else Watcher()
     if how in ("before", "after"):
         store = KillingStore(store, how, what)

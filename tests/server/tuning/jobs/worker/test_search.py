@@ -30,7 +30,7 @@ from tests.server.tuning.jobs.service_tools import (
 )
 from tests.server.tuning.jobs.worker.test_service import huge
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("compiled_quickly", "compile_cache")]
+pytestmark = pytest.mark.usefixtures("compiled_quickly", "compile_cache")
 # Few shapes, since each is compiled: two prompts or one, of 4 examples a dispatch or 8.
 RATES = {"learning_rate": [1e-9, 3.0]}
 RECIPE = {"steps": 8, "evaluate_every_steps": 2}

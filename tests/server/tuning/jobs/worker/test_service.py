@@ -224,7 +224,7 @@ def test_a_stopped_service_gives_its_job_back_and_the_next_ends_it(
     job = submit(store, document(file, recipe={"checkpoint_every_steps": 1000}))
     with running(store, tmp_path, watcher=watcher) as service:
         assert watcher.reached.wait(300)
-        stopping = threading.Thread(target=service.stop, args=(60,))
+        stopping = threading.Thread(target=service.stop, args=(300,))
         stopping.start()
         let_go_once_stopped(service, watcher)
         stopping.join()
@@ -363,7 +363,7 @@ def test_a_job_goes_on_with_matrices_of_the_type_that_it_was_begun_with(
     begun = submit(store, document(file, recipe={"checkpoint_every_steps": 1000}))
     with running(store, tmp_path, watcher=watcher) as service:
         assert watcher.reached.wait(300)
-        stopping = threading.Thread(target=service.stop, args=(60,))
+        stopping = threading.Thread(target=service.stop, args=(300,))
         stopping.start()
         let_go_once_stopped(service, watcher)
         stopping.join()

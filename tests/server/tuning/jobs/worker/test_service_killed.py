@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from prompts_store.jobs.records import Job
 from prompts_store.store import PromptStore
 from tests.places import IMPORTS, python_module
@@ -62,7 +60,6 @@ def _workers(folder: Path, compiled: Path) -> Iterator[Callable[[str, str], int]
         yield die
 
 
-@pytest.mark.timeout(600)
 def test_a_killed_job_ends_with_the_same_bits_and_one_version(tmp_path: Path, compile_cache: Path) -> None:
     whole_store = PromptStore.open(tmp_path / "whole")
     whole = done(whole_store, tmp_path / "whole", document(upload(whole_store, jsonl())))
@@ -92,7 +89,6 @@ def test_a_killed_job_ends_with_the_same_bits_and_one_version(tmp_path: Path, co
     assert kinds[-1] == "status" and kinds.count("published") >= 1
 
 
-@pytest.mark.timeout(600)
 def test_a_killed_sweep_goes_on_by_batch_and_chooses_the_same(tmp_path: Path, compile_cache: Path) -> None:
     whole_store = PromptStore.open(tmp_path / "whole")
     whole = done(whole_store, tmp_path / "whole", document(upload(whole_store, jsonl()), sweep=SWEEP))
