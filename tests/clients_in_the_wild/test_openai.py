@@ -142,11 +142,11 @@ def test_manners(major: tuple[str, Path], shipped: Served, key_of: Callable[...,
     assert "RateLimitError" in said["impatient"] and said["alone"] in said["impatient"]
     assert 0 < int(said["remaining"]) <= 900
     assert said["late"] == ["deadline_exceeded", "timeout_error"]
-    assert said["alone"].startswith(said["left"]) and said["left"] != said["alone"]
+    assert all(said["alone"].startswith(each) and each != said["alone"] for each in said["left"])
     pause = threading.Event()
     while shipped.metric("chorus_permits"):
         pause.wait(0.02)
-    assert shipped.metric("chorus_requests_total", outcome="cancelled") == left + 1
+    assert 1 <= shipped.metric("chorus_requests_total", outcome="cancelled") - left <= len(said["left"])
 
 
 def test_control_the_strict_client_finds_a_fault(
