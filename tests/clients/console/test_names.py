@@ -188,7 +188,7 @@ def test_control_a_page_that_did_not_escape_would_be_seen(
 
 
 def test_a_file_is_downloaded_under_its_name_and_never_shown(site: Site, hostile: dict[str, str]) -> None:
-    browser = Browser(httpx2.Client(base_url=site.url, timeout=60))
+    browser = Browser(httpx2.Client(base_url=site.url, timeout=300))
     site.opened.append(browser.http)
     browser.post("/console/sign-in", {"key": hostile["secret"]})
     answer = browser.get(f"/console/jobs/files/{hostile['file']}")
