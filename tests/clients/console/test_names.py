@@ -60,7 +60,7 @@ def hostile(one_site: Site) -> dict[str, str]:
         file = client.files.push("\n".join(map(json.dumps, rows)).encode(), name=f"{ALL[:200]}.jsonl")
         job = client.evaluations.wait(client.evaluations.start(["bad@1"], rows * 2))
         tuning = client.tuning.start(
-            "bad", train=file, template="{text} " + HACKS[1], target="label", recipe={"steps": 2}
+            "bad", train=file, template="{text} " + HACKS[1], target="label", recipe={"steps": 4000}
         )
         client.tuning.cancel(tuning)
         client.classify("bad@1", input=HACKS[0])
