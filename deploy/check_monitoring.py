@@ -39,8 +39,8 @@ from tether import tethered
 ROOT = Path(__file__).resolve().parent.parent
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "chorus.json"
 RULES = ROOT / "deploy" / "prometheus" / "alerts.yml"
-START_SECONDS = 300.0
-SCRAPES_WANTED = 12
+START_SECONDS = 600.0
+SCRAPES_WANTED, ROUNDS_WANTED = 12, 5
 REPLICAS = 2
 WORDS = {"good": "positive", "bad": "negative"}
 VARIABLES = {"$__rate_interval": "30s", "$job": "chorus", "$replica": ".*", "$tenant": ".*", "$task": ".*"}
@@ -106,12 +106,14 @@ def main() -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on which nobody listens."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in sockets:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in sockets]
+    """Ports on which nobody listens. They are none that Linux gives to clients, and to servers at port 0: the
+    last one is used only when the servers are ready."""
+    found = set[int]()
+    while len(found) < count:
+        port = 32_000 + secrets.randbelow(768)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            found.add(port)
+    return list(found)
 
 
 @contextlib.contextmanager
@@ -202,7 +204,7 @@ def prometheus_server(scratch: Path, targets: Iterable[int], port: int) -> Itera
 
 def put_load(clients: list[Client], toy: Path, prometheus: str) -> None:
     """Send mixed tasks, a stream, a vote, an upload and a refused upload in turn to the first server, mixed
-    tasks to the others, until Prometheus has seen enough.
+    tasks to the others, until Prometheus has seen enough, of a slow machine several rounds.
 
     Each round uploads a new prompt, so that fetches from the store, loads onto the device and collected blobs
     go on as long as the load does, because a histogram without new values is NaN.
@@ -215,7 +217,9 @@ def put_load(clients: list[Client], toy: Path, prometheus: str) -> None:
     scrapes = 'count_over_time(chorus_uploads_accepted_total{job="chorus"}[1h])'
     tune(client)
     wanted = instant(prometheus, scrapes, 0) + SCRAPES_WANTED
-    while instant(prometheus, scrapes, 0) < wanted:
+    rounds = 0
+    while rounds < ROUNDS_WANTED or instant(prometheus, scrapes, 0) < wanted:
+        rounds += 1
         values = random.uniform(-0.5, 0.5, (20, width)).astype(np.float32)
         moving = client.tasks.push("moving", values, settings={"max_new_tokens": 4}, promote_to="live")
         mixed = [*tasks, moving.task]
@@ -247,9 +251,14 @@ def tune(client: Client) -> None:
         time.sleep(0.2)
 
 
+def ask(url: str, **parameters: str) -> Any:
+    """The JSON of an answer of Prometheus."""
+    return httpx2.get(url, params=parameters, timeout=300).json()
+
+
 def instant(prometheus: str, expression: str, default: float) -> float:
     """One number from Prometheus."""
-    result = httpx2.get(f"{prometheus}/api/v1/query", params={"query": expression}).json()["data"]["result"]
+    result = ask(f"{prometheus}/api/v1/query", query=expression)["data"]["result"]
     return float(result[0]["value"][1]) if result else default
 
 
@@ -266,7 +275,7 @@ def queries() -> Iterator[tuple[str, str]]:
 def check_queries(prometheus: str, wanted: Iterable[tuple[str, str]]) -> Iterator[Problem]:
     """A problem for every query that fails, is empty or gives only NaN."""
     for title, expression in wanted:
-        answer = httpx2.get(f"{prometheus}/api/v1/query", params={"query": expression}).json()
+        answer = ask(f"{prometheus}/api/v1/query", query=expression)
         if answer["status"] != "success":
             yield Problem(title, expression, answer["error"])
         elif not answer["data"]["result"]:
@@ -288,7 +297,7 @@ def check_controls(prometheus: str) -> Iterator[Problem]:
 
 def check_rules(prometheus: str) -> Iterator[Problem]:
     """A problem for every rule that Prometheus could not evaluate, or that fires on a healthy server."""
-    groups = httpx2.get(f"{prometheus}/api/v1/rules").json()["data"]["groups"]
+    groups = ask(f"{prometheus}/api/v1/rules")["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     if not rules:
         yield Problem("rules", str(RULES), "Prometheus loaded none")

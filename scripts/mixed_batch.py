@@ -24,7 +24,7 @@ from tether import tethered
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = Path(os.environ.get("CHORUS_DEMO_DIR", ROOT / ".chorus" / "demo"))
-START_LIMIT_SECONDS = 300.0
+START_LIMIT_SECONDS = 900.0
 
 console = Console(stderr=True, soft_wrap=True)
 

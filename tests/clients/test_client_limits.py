@@ -43,11 +43,13 @@ def serving(talk: Talk, *, reads_body: bool = True) -> Iterator[str]:
         with suppress(OSError), connection:
             head = b""
             while b"\r\n\r\n" not in head:
-                head += connection.recv(1)
+                if not (piece := connection.recv(1)):
+                    return  # the client gave up before
+                head += piece
             length = re.search(rb"(?i)content-length: *(\d+)", head)
             left = int(length[1]) if length and reads_body else 0
-            while left:
-                left -= len(connection.recv(left))
+            while left and (piece := connection.recv(left)):
+                left -= len(piece)
             talk(connection)
 
     def accept() -> None:

@@ -20,7 +20,7 @@ def url_of(server: Served) -> str:
 def ran(command: list[Any], **environment: str) -> str:
     """What it wrote to standard output. It has no variables of this process: they would be settings."""
     env = {"PATH": os.environ["PATH"], **environment}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=env)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1500, env=env)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

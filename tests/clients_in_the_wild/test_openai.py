@@ -43,8 +43,9 @@ def test_the_whole_story(
     rows = tmp_path / "tickets.jsonl"
     rows.write_text(conversations())
     suffix = f"tickets-{name[-1]}"
+    key = key_of(f"acme-{name[-1]}")  # a conflict itself where another test has made the tenant
     conflicts = shipped.metric("chorus_http_request_seconds_count", status="409")
-    said = asked(python, "openai_story.py", url_of(shipped), key_of(f"acme-{name[-1]}"), str(rows), suffix)
+    said = asked(python, "openai_story.py", url_of(shipped), key, str(rows), suffix)
     assert said["openai"].startswith(f"{name[-1]}.")
     assert said["file"] == ["file", rows.stat().st_size, "tickets.jsonl", "fine-tune", "processed"]
     assert said["files"] and said["content"] == rows.read_text()
@@ -141,11 +142,11 @@ def test_manners(major: tuple[str, Path], shipped: Served, key_of: Callable[...,
     assert "RateLimitError" in said["impatient"] and said["alone"] in said["impatient"]
     assert 0 < int(said["remaining"]) <= 900
     assert said["late"] == ["deadline_exceeded", "timeout_error"]
-    assert said["alone"].startswith(said["left"]) and said["left"] != said["alone"]
+    assert all(said["alone"].startswith(each) and each != said["alone"] for each in said["left"])
     pause = threading.Event()
     while shipped.metric("chorus_permits"):
         pause.wait(0.02)
-    assert shipped.metric("chorus_requests_total", outcome="cancelled") == left + 1
+    assert 1 <= shipped.metric("chorus_requests_total", outcome="cancelled") - left <= len(said["left"])
 
 
 def test_control_the_strict_client_finds_a_fault(

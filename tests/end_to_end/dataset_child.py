@@ -1,14 +1,17 @@
 """Answers files with Ray Data, or as one of its actors does, in a process of its own that may be killed.
 
-The arguments are JSON, those of `answer_files`, and then `actor` for an actor without Ray. Writes what came
-of each file, as JSON.
+The arguments are JSON, those of `answer_files`, and then `actor` for an actor without Ray, which is stuck
+before its third file is stored and waits to be killed. Writes what came of each file, as JSON.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
+import threading
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -32,8 +35,16 @@ def as_actor(arguments: dict[str, Any]) -> list[dict[str, Any]]:
     question = RowQuestion(*(arguments[name] for name in ("endpoint", "body", "input")))
     found, target = FileSets(arguments["source"], arguments["target"]).begin(settings, question)
     todo = sorted(found.keys() - set(answered_files(found, target)))
-    answered = FileAnswers(**arguments, run=0)(pa.table({"path": todo}))
-    return [file for table in answered for file in table.to_pylist()]
+    actor, numbers = FileAnswers(**arguments, run=0), itertools.count(1)
+    put_file = actor._target.put_file
+
+    def put_two(key: str, path: Path) -> None:
+        if next(numbers) > 2:
+            threading.Event().wait()
+        put_file(key, path)
+
+    actor._target.put_file = put_two  # type: ignore[method-assign]
+    return [file for table in actor(pa.table({"path": todo})) for file in table.to_pylist()]
 
 
 if __name__ == "__main__":

@@ -35,6 +35,14 @@ FEW_PROGRAMS = {"shapes": "input_lengths=64 batch_rows=1,8 blocks=64x16x16 score
 DRAIN_SECONDS = 4.0
 GUARD_SECONDS = 120.0
 REFUSED = (503, "shutting_down")
+_PATIENT = """
+from functools import partial
+from chorus_server import process
+process.LAST_SECONDS, process.TELL_SECONDS = 60.0, 2.0
+process.ConnectionLimits = partial(process.ConnectionLimits, stall_seconds=600.0)
+from chorus_server.cli import serve
+serve()
+"""
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -278,6 +286,16 @@ class Ended:
             and told["half a head", 0, "closed"] + told["half a head", 408, "request_timeout"]
             == CLIENTS // 10
         )
+
+
+def patient(first: str = "") -> dict[str, Any]:
+    """Options of a server that gives up unfinished requests as soon as one with `DRAIN_SECONDS`, and has more
+    time to tell their clients and to end: on a busy machine the last three seconds are few.
+
+    Args:
+        first: Python that it runs before.
+    """
+    return {"command": [sys.executable, "-c", first + _PATIENT], "drain_seconds": 61.0}
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from tether import tethered
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 ROWS = (100, 100, 600, 600, 600)
-"""Of each file. The process is killed after two files or three."""
+"""Of each file. The process is killed when two are answered and the third nearly is."""
 LABELS = ("no", "yes")
 TEXTS = ("the film was good", "it was a bad cat", "we saw the sun", "they ran home then")
 TOO_LONG, NULL = 7, 11
@@ -170,8 +170,8 @@ def test_a_killed_dataset_answers_no_finished_file_again(place: Place, ray_path:
         while len(place.answered()) < 2:
             assert child.poll() is None
             pause.wait(0.02)
-    before = place.answered()  # the bucket may still be finishing one more
-    assert 2 <= len(before) < len(ROWS)
+    before = place.answered()
+    assert len(before) == 2
     control = min(before)
     path = control.removeprefix("out/")
     files[path], expected[control] = other, expected_other

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.drained import REFUSED, end, served_clients
+from tests.end_to_end.drained import REFUSED, end, patient, served_clients
 from tests.end_to_end.served import TINY, Served
 from tests.server.api.api_harness import eventually
 
@@ -58,7 +58,7 @@ def test_a_log_that_stalls_and_then_loses_its_reader_changes_nothing(
 
 def test_every_client_is_told(tmp_path: Path, tiny_model: Path, compile_cache: Path) -> None:
     options = {"model": tiny_model, "compile_cache_dir": compile_cache} | TINY
-    with served_clients(tmp_path, **options) as (server, clients):
+    with served_clients(tmp_path, **patient(), **options) as (server, clients):
         ended = end(server, clients, tmp_path, signal.SIGTERM)
     assert ended.sound, ended
     text = "\n".join(server.lines)
@@ -73,7 +73,7 @@ def test_the_same_when_a_terminal_is_closed_and_the_logs_disk_is_full(
     options = {"model": tiny_model, "compile_cache_dir": compile_cache} | TINY
     with (
         Path("/dev/full").open("wb") as full,
-        served_clients(tmp_path, stderr=full.fileno(), **options) as (server, clients),
+        served_clients(tmp_path, stderr=full.fileno(), **patient(), **options) as (server, clients),
     ):
         ended = end(server, clients, tmp_path, signal.SIGHUP)
     assert ended.sound, ended

@@ -40,7 +40,7 @@ def job_document(file: str, **recipe: int | float) -> dict[str, object]:
 def until(store: PromptStore, job_id: str, holds: Callable[[Job], bool]) -> Job:
     """The job once this holds of it."""
     pause = threading.Event()
-    for _ in range(12_000):
+    for _ in range(75_000):
         job = store.get_job("default", job_id)
         if holds(job):
             return job

@@ -19,7 +19,7 @@ from chorus_server.tenancy.usage import recorder_of
 from prompts_store.database import EVERY_TENANT
 from prompts_store.database.usage_tables import usage
 from prompts_store.store import PromptStore
-from tests.end_to_end.drained import Ended, end, served_clients
+from tests.end_to_end.drained import Ended, end, patient, served_clients
 from tests.end_to_end.served import TINY
 from tests.server.api.api_harness import eventually
 
@@ -29,6 +29,12 @@ pytestmark = [
 ]
 
 WORDS = {"ok": "answered", "cancelled": "cancelled"}
+_WRITES_ALL = """
+from chorus_server import process
+from chorus_server.tenancy.usage import UsageRecorder
+process._CLOSE_SECONDS, UsageRecorder.close.__defaults__ = 60.0, (60.0,)
+"""
+"""Its end waits for the database, however busy the machine: else the next start would write the rest."""
 _NEVER_SAVES = """
 from chorus_server.tenancy.usage import UsageRecorder
 UsageRecorder.save = lambda self: None
@@ -62,7 +68,7 @@ def counted(folder: Path, *, replay: bool = False) -> Counter[tuple[str, int, st
 
 @pytest.mark.parametrize("away", [False, True])
 def test_sigterm_loses_no_row(tmp_path: Path, options: dict[str, Any], away: bool) -> None:
-    with served_clients(tmp_path, **options) as (server, clients):
+    with served_clients(tmp_path, **patient("" if away else _WRITES_ALL), **options) as (server, clients):
         lock = closing(sqlite3.connect(tmp_path / "chorus.db", isolation_level=None))
         with lock if away else nullcontext() as database:
             if database is not None:

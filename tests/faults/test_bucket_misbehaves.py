@@ -2,7 +2,7 @@
 exactly the old state or the new one. Once the trouble is over, the same works."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,21 +20,46 @@ ROWS = b"text,label\n" * 1000
 
 @pytest.fixture
 def bad(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[BadS3]:
-    """With a client that gives up soon."""
-    monkeypatch.setattr(address, "CLIENT", {"timeout": timedelta(seconds=1)})
+    """With a client that tries once more, soon, and waits as long as a busy machine may take."""
+    long = timedelta(seconds=300)
+    monkeypatch.setattr(address, "CLIENT", {"timeout": long, "connect_timeout": long})
     soon = {"init_backoff": timedelta(milliseconds=10), "max_backoff": timedelta(milliseconds=20), "base": 2}
-    monkeypatch.setattr(address, "RETRY", {**address.RETRY, "max_retries": 1, "backoff": soon})
+    monkeypatch.setattr(address, "RETRY", {"max_retries": 1, "retry_timeout": long, "backoff": soon})
     with bad_s3(s3_server.port) as proxy:
         yield proxy
 
 
 @pytest.fixture
-def store(bad: BadS3, s3_server: S3Server, tmp_path: Path) -> Iterator[PromptStore]:
-    place = s3_server.address(port=bad.port)
+def place(bad: BadS3, s3_server: S3Server) -> BlobAddress:
+    return s3_server.address(port=bad.port)
+
+
+@pytest.fixture
+def store(place: BlobAddress, tmp_path: Path) -> Iterator[PromptStore]:
     with closing(PromptStore.open(tmp_path, blobs=place)) as made:
         made.publish("acme", "sst2", *example_prompt(1))
         example_file(made, b"old")
         yield made
+
+
+Troubles = Callable[[Trouble], AbstractContextManager[None]]
+
+
+@pytest.fixture
+def trouble(bad: BadS3, place: BlobAddress, store: PromptStore) -> Troubles:
+    """Trouble of a kind within a block. Where nothing is answered, the store gives up after a second there,
+    and only there."""
+
+    @contextmanager
+    def during(kind: Trouble) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch, bad.trouble(kind):
+            if kind == "slow":
+                patch.setattr(address, "CLIENT", {"timeout": timedelta(seconds=1)})
+                bucket = store._blobs._bucket  # type: ignore[attr-defined]
+                patch.setattr(bucket, "_objects", place.bucket()._objects)
+            yield
+
+    return during
 
 
 def _seen(store: PromptStore) -> object:
@@ -56,14 +81,14 @@ OPERATIONS: dict[str, Callable[[PromptStore], object]] = {
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("kind", ["500", "409", "slow", "cut upload", "cut answer"])
 def test_a_write_is_refused_whole_and_works_afterwards(
-    store: PromptStore, bad: BadS3, name: str, kind: Trouble
+    store: PromptStore, bad: BadS3, trouble: Troubles, name: str, kind: Trouble
 ) -> None:
     old = _seen(store)
     if kind == "cut answer":  # a PUT's answer has no body that counts, so nothing is spoilt: it works
-        with bad.trouble(kind):
+        with trouble(kind):
             OPERATIONS[name](store)
     else:
-        with bad.trouble(kind), pytest.raises(StoreError) as caught:
+        with trouble(kind), pytest.raises(StoreError) as caught:
             OPERATIONS[name](store)
         assert bad.spoilt and caught.value.code == "store_unavailable"
         said = {"500": "500 InternalError", "409": "409 OperationAborted", "slow": "did not answer in time"}
@@ -77,11 +102,11 @@ def test_a_write_is_refused_whole_and_works_afterwards(
 
 
 @pytest.mark.parametrize("kind", ["500", "slow", "cut answer"])
-def test_a_read_is_refused_and_works_afterwards(store: PromptStore, bad: BadS3, kind: Trouble) -> None:
+def test_a_read_is_refused_and_works_afterwards(store: PromptStore, trouble: Troubles, kind: Trouble) -> None:
     """Nothing of what was read is kept as a copy."""
     digest, (file,) = example_prompt(1)[1].digest, store.list_files("acme").items
     store._contents._copies.remove(file.sha256)  # type: ignore[attr-defined]
-    with bad.trouble(kind):
+    with trouble(kind):
         for read in (lambda: store.values(digest), lambda: file_bytes(store, "acme", file.id)):
             with pytest.raises(StoreError) as caught:
                 read()
@@ -116,18 +141,19 @@ def test_other_bytes_are_never_served(store: PromptStore, bad: BadS3, s3_server:
 
 
 @pytest.mark.parametrize("kind", ["500", "slow"])
-def test_a_collection_that_cannot_ask_removes_nothing(store: PromptStore, bad: BadS3, kind: Trouble) -> None:
+def test_a_collection_that_cannot_ask_removes_nothing(
+    store: PromptStore, trouble: Troubles, kind: Trouble
+) -> None:
     version = store.publish("acme", "sst2", *example_prompt(2)).version
     store.delete_version("acme", "sst2", version.number)
-    with bad.trouble(kind), pytest.raises(StoreError) as caught:
+    with trouble(kind), pytest.raises(StoreError) as caught:
         store.collect(grace_seconds=0)
     assert not isinstance(caught.value, ConflictError)
     assert store._blobs.has(version.manifest.digest)
     assert store.collect(grace_seconds=0).blobs == 1 and store.check().clean
 
 
-def test_a_store_does_not_open_without_its_bucket(bad: BadS3, s3_server: S3Server, tmp_path: Path) -> None:
-    place: BlobAddress = s3_server.address(port=bad.port)
+def test_a_store_does_not_open_without_its_bucket(bad: BadS3, place: BlobAddress, tmp_path: Path) -> None:
     with bad.trouble("500"), pytest.raises(StoreError) as caught:
         PromptStore.open(tmp_path, blobs=place)
     assert caught.value.field == "blob_url"

@@ -137,7 +137,8 @@ def things(one_site: Site) -> dict[str, str]:
         client.tasks.share("sentiment", "fir")
         rows = [{"text": "a joyless mess", "label": "negative"}, {"text": "funny", "label": "positive"}]
         job = client.evaluations.wait(client.evaluations.start(["sentiment@1", "sentiment@3"], rows * 4))
-        tuning = client.tuning.start("shelved", train=rows * 8, target="label", recipe={"steps": 2})
+        # So many steps that it cannot be over before it is cancelled.
+        tuning = client.tuning.start("shelved", train=rows * 8, target="label", recipe={"steps": 4000})
         client.tuning.cancel(tuning)
         tuned = client.tuning.wait(
             client.tuning.start("tuned", train=rows * 8, target="label", recipe={"steps": 2})

@@ -60,7 +60,7 @@ def hostile(one_site: Site) -> dict[str, str]:
         file = client.files.push("\n".join(map(json.dumps, rows)).encode(), name=f"{ALL[:200]}.jsonl")
         job = client.evaluations.wait(client.evaluations.start(["bad@1"], rows * 2))
         tuning = client.tuning.start(
-            "bad", train=file, template="{text} " + HACKS[1], target="label", recipe={"steps": 2}
+            "bad", train=file, template="{text} " + HACKS[1], target="label", recipe={"steps": 4000}
         )
         client.tuning.cancel(tuning)
         client.classify("bad@1", input=HACKS[0])
@@ -188,7 +188,7 @@ def test_control_a_page_that_did_not_escape_would_be_seen(
 
 
 def test_a_file_is_downloaded_under_its_name_and_never_shown(site: Site, hostile: dict[str, str]) -> None:
-    browser = Browser(httpx2.Client(base_url=site.url, timeout=60))
+    browser = Browser(httpx2.Client(base_url=site.url, timeout=300))
     site.opened.append(browser.http)
     browser.post("/console/sign-in", {"key": hostile["secret"]})
     answer = browser.get(f"/console/jobs/files/{hostile['file']}")
