@@ -42,6 +42,21 @@ _COUNTED = {
 }
 _COUNTS = [func.coalesce(func.sum(column), 0).label(unit) for unit, column in _COUNTED.items()]
 
+# Made once: SQLAlchemy takes longer to put a statement together than SQLite to execute it. They search by the
+# first columns of their indexes: SQLite would go through the whole table for a list of tuples.
+_USES, _LEASES = (
+    select(table).where(
+        table.c.tenant.in_(bindparam("tenants", expanding=True)),
+        table.c.key.in_(bindparam("keys", expanding=True)),
+    )
+    for table in (budget_uses, budget_leases)
+)
+_USED_BY_TENANT = select(*_COUNTS).where(
+    usage_hours.c.tenant == bindparam("tenant"),
+    usage_hours.c.hour.between(bindparam("since"), bindparam("until")),
+)
+_USED_BY_KEY = _USED_BY_TENANT.where(usage_hours.c.key == bindparam("key"))
+
 _Name = tuple[str, str, str]
 
 
@@ -143,18 +158,14 @@ def _name(ask: LeaseAsk) -> _Name:
 
 def _found(connection: Connection, asks: Sequence[LeaseAsk], now: datetime) -> dict[_Name, _Budget]:
     found = {_name(ask): _Budget() for ask in asks}
-    # By the first columns of their indexes: SQLite would search through the whole table for a list of tuples.
-    tenants, keys = sorted({ask.tenant for ask in asks}), sorted({ask.key for ask in asks})
-    uses, leases = budget_uses.c, budget_leases.c
-    rows = select(budget_uses).where(uses.tenant.in_(tenants), uses.key.in_(keys))
-    for row in connection.execute(rows):
+    names = {"tenants": sorted({ask.tenant for ask in asks}), "keys": sorted({ask.key for ask in asks})}
+    for row in connection.execute(_USES, names):
         budget = found.get((row.tenant, row.key, row.limit))
         if budget is None:
             continue
         budget.moment, budget.used, budget.stored = row.moment, row.used, True
     month = month_of(now)
-    rows = select(budget_leases).where(leases.tenant.in_(tenants), leases.key.in_(keys))
-    for row in connection.execute(rows):
+    for row in connection.execute(_LEASES, names):
         budget = found.get((row.tenant, row.key, row.limit))
         if budget is None:
             continue
@@ -231,12 +242,11 @@ class _UsedBefore:
 
     def __call__(self, ask: LeaseAsk) -> int:
         """How much of the ask's unit."""
-        name, hours = (ask.tenant, ask.key), usage_hours.c
+        name = ask.tenant, ask.key
         if name not in self._found:
-            mine = [hours.tenant == ask.tenant, hours.hour.between(month_of(self._now), self._now)]
-            if ask.key:
-                mine.append(hours.key == ask.key)
-            self._found[name] = self._connection.execute(select(*_COUNTS).where(*mine)).mappings().one()
+            mine = {"tenant": ask.tenant, "since": month_of(self._now), "until": self._now}
+            query, mine = (_USED_BY_KEY, mine | {"key": ask.key}) if ask.key else (_USED_BY_TENANT, mine)
+            self._found[name] = self._connection.execute(query, mine).mappings().one()
         return int(self._found[name][ask.limit.partition(".")[2]])
 
 
