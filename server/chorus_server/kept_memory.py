@@ -25,9 +25,13 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """What glibc's `mallopt` calls M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX."""
 
 
-def keep_freed_memory() -> bool:
-    """Have glibc keep what this process frees. Call it before threads start: by then each has a heap of its
-    own, which is given back whenever it is empty. With this, all share one.
+def keep_freed_memory(*, one_heap: bool = False) -> bool:
+    """Have glibc keep what this process frees. Call it before threads start.
+
+    Args:
+        one_heap: also of other threads than the main one blocks of over 64 MiB, the most that a heap of their
+            own can hold. All then share the main one, and wait for each other while they read or compile
+            programs: a start takes half as long again.
 
     Returns:
         Whether the C library does; another than glibc is left as it is.
@@ -40,5 +44,6 @@ def keep_freed_memory() -> bool:
     )
     if largest:
         library.mallopt(_TRIM_THRESHOLD, _FREE_END)
-        library.mallopt(_ARENA_MAX, 1)
+        if one_heap:
+            library.mallopt(_ARENA_MAX, 1)
     return largest > 0

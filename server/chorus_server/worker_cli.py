@@ -63,7 +63,7 @@ TOML file that --config names.
 @click.command(cls=SettingsCommand, help=_HELP)
 @config_options(*WORKER_SETTINGS)
 def worker(config: Path | None, **flags: Any) -> None:
-    keep_freed_memory()
+    keep_freed_memory(one_heap=True)
     with readable_errors():
         settings = load_settings(flags, config, listening=False)
         with command_log("chorus worker", settings) as log:

@@ -87,6 +87,42 @@ def test_a_large_block_is_kept_together_with_what_is_free_beside_it() -> None:
     assert _pages_beside("given back sooner") > 50_000  # the control
 
 
+HEAPS = """
+import ctypes, sys, threading
+from chorus_server.kept_memory import keep_freed_memory
+assert keep_freed_memory(one_heap="one" in sys.argv)
+library = ctypes.CDLL(None)
+library.malloc.restype = library.open_memstream.restype = ctypes.c_void_p
+took, told = threading.Barrier(3), threading.Event()
+
+def take():
+    library.malloc(100)
+    took.wait()
+    told.wait()
+
+threads = [threading.Thread(target=take) for _ in range(2)]
+for thread in threads:
+    thread.start()
+took.wait()
+text, size = ctypes.c_char_p(), ctypes.c_size_t()
+stream = ctypes.c_void_p(library.open_memstream(ctypes.byref(text), ctypes.byref(size)))
+library.malloc_info(0, stream)
+library.fclose(stream)
+told.set()
+print(text.value.count(b"<heap "))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+@pytest.mark.parametrize(("how", "heaps"), [("own", 3), ("one", 1)])
+def test_threads_of_a_server_do_not_wait_for_each_others_memory(how: str, heaps: int) -> None:
+    """The control is a worker's, whose threads share one heap."""
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2] / "server")}
+    command = [sys.executable, "-c", HEAPS, how]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert int(told) == heaps
+
+
 class OlderLibrary:
     """glibc 2.31's `mallopt`, as far as it decides which blocks are kept."""
 
