@@ -66,7 +66,7 @@ class PrefillDecodePolicy:
         self._token_budget = token_budget
         self._last_tokens = 0
         self._rounds: dict[int, int] = {}
-        self._ahead: dict[int, float] = {}  # seconds, by block
+        self._ahead = 0.0
         self._waited: Counter[int] = Counter()
         self._jumped = False
         self._batch_seconds = 0.0
@@ -140,7 +140,7 @@ class PrefillDecodePolicy:
         def turn(block: Block) -> tuple[bool, bool, int, int]:
             yields = self._batch_of(block, interactive)
             later = INTERACTIVE_SHARE if yields else 0
-            ahead = bool(quiet) and block not in quiet and self._ahead.get(block.index, 0.0) > 0
+            ahead = self._ahead > 0 and bool(quiet) and block not in quiet
             return (ahead, yields or not self._due(block), block.last_decode + later, block.index)
 
         return min(wanting, key=turn)
@@ -188,10 +188,13 @@ class PrefillDecodePolicy:
             self._decoded_seconds.pop(tenant, None)
 
     def _note_turn(self, step: DecodeStep, seconds: float) -> None:
-        """A block in which no quiet tenant decodes is ahead by its last step, less what others took since."""
-        for index in self._ahead:
-            self._ahead[index] -= seconds
-        self._ahead[step.plan.block] = seconds
+        """Blocks in which no quiet tenant decodes are ahead by their last step, less what the others took
+        since."""
+        if self._shares.alone:
+            return
+        held, tenants = self._slots.parts_held(), {use.ticket.origin.tenant for use in step.uses.values()}
+        quiet = any(self._quiet(name, held) for name in tenants)
+        self._ahead = max(0.0, self._ahead - seconds) if quiet else seconds
 
     def _blocks_of_quiet(self, wanting: Sequence[Block]) -> list[Block]:
         """Those in which a quiet tenant decodes."""
