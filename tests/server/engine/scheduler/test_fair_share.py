@@ -233,8 +233,8 @@ LONG = Ladder(
 
 
 def beside_long_texts(new_tokens: tuple[int, ...], *, quiet_alone: bool = False) -> Measured:
-    """A tenant with a backlog of texts of 250 tokens and as many new ones as is said, in turn, in blocks whose
-    steps take four times as long as those of the third, and a quiet one that asks for 16 tokens every 300 ms.
+    """A tenant with a backlog of texts of 250 tokens and, in turn, so many new ones, in blocks whose steps
+    take four times as long as those of the third, and a quiet one that asks for 16 tokens every 300 ms.
     `answers` are the backlog's."""
     rng, seconds = random.Random(7), 12.0
 
