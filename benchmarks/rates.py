@@ -246,7 +246,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    keep_freed_memory()
+    keep_freed_memory(one_heap=given.programs == ["training"])  # as a worker does, or a server
     matrix_dtype, _ = choose_matrix_dtype("auto", "float32", "cpu", processor_flags())
     config = named_config(given.size)
     model = assemble(config, "unrolled", "float32", random_tensors(config, 0), None, None, matrix_dtype)

@@ -86,6 +86,6 @@ class Trainer:
 
 
 if __name__ == "__main__":
-    keep_freed_memory()
+    keep_freed_memory(one_heap=True)
     trainer = Trainer(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "f32")
     serve({"run": trainer.run})

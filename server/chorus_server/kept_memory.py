@@ -29,9 +29,9 @@ def keep_freed_memory(*, one_heap: bool = False) -> bool:
     """Have glibc keep what this process frees. Call it before threads start.
 
     Args:
-        one_heap: also of other threads than the main one blocks of over 64 MiB, the most that a heap of their
-            own can hold. All then share the main one, and wait for each other while they read or compile
-            programs: a start takes half as long again.
+        one_heap: keep also blocks of over 64 MiB that other threads than the main one take; a heap of their
+            own can hold no more. All then share the main one, and wait for each other while they read or
+            compile programs: a start takes half as long again.
 
     Returns:
         Whether the C library does; another than glibc is left as it is.

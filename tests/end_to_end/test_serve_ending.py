@@ -60,6 +60,7 @@ def test_every_client_is_told(tmp_path: Path, tiny_model: Path, compile_cache: P
     options = {"model": tiny_model, "compile_cache_dir": compile_cache} | TINY
     with served_clients(tmp_path, **patient(), **options) as (server, clients):
         ended = end(server, clients, tmp_path, signal.SIGTERM)
+    assert ended.seconds < 61
     assert ended.sound, ended
     text = "\n".join(server.lines)
     assert "SIGTERM: draining" in text

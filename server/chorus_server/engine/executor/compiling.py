@@ -94,22 +94,26 @@ def _compile(
             with nullcontext() if kept is None else kept.alone(program, patience):
                 executable = None if kept is None else kept.load(program)  # who was before has kept it
                 if executable is None:
-                    executable, made = _made(program, watch, kept), True
+                    executable, made = _made(program, watch, kept)
         except BusyError:
             if not patience:
                 raise
-            executable, made = _made(program, watch, None), True  # whoever holds it may hang
+            executable, made = _made(program, watch, None)  # whoever holds it may hang
     return executable, time.perf_counter() - started, not made or cache_reads() > reads
 
 
-def _made(program: Program, watch: CompileWatch | None, kept: KeptPrograms | None) -> Any:
-    lowered, reads = program.jit().lower(*program.arguments), cache_reads()
+def _made(program: Program, watch: CompileWatch | None, kept: KeptPrograms | None) -> tuple[Any, bool]:
+    """The executable, and whether it was not kept under its second name."""
+    lowered, options, reads = program.jit().lower(*program.arguments), _options(), cache_reads()
+    executable = None if kept is None else kept.load_lowered(program, lowered, options)
+    if executable is not None:
+        return executable, False
     with nullcontext() if watch is None else watch.because("startup", program.name):
-        executable = lowered.compile(compiler_options=_options())
+        executable = lowered.compile(compiler_options=options)
     # What JAX has read from its cache lacks its kernels when it is written once more.
     if kept is not None and cache_reads() == reads:
-        kept.keep(program, executable)
-    return executable
+        kept.keep(program, lowered, options, executable)
+    return executable, True
 
 
 def _options() -> dict[str, Any] | None:

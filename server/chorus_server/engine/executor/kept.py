@@ -6,6 +6,10 @@ traced and lowered, which takes longer than reading it. Here the question is ask
     digest( code of model and engine, versions, JAX's configuration, processor, the program's functions,
             shapes of its arguments and results )
 
+After an update of Chorus the code is another, and most programs are the same. So each has a second name, for
+the program as it was lowered: where the first is not there, the program is traced, found by the second, and
+gets its new name. (What JAX's own cache hands out cannot be kept: written once more, it lacks kernels.)
+
 An entry is one file, written beside its place and then renamed, with a checksum in front. What is damaged
 counts as missing, and so does what somebody else may have written: both JAX's entries and these hold machine
 code that is run.
@@ -23,7 +27,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +47,9 @@ from chorus_server.model.matrix_types import processor_flags
 
 _MAGIC = b"chorus program 1\n"
 _SUFFIX = ".program"
+_LOWERED = ".lowered"
+"""How the second names end."""
+
 _WRITING = "writing-"
 _WRITING_SECONDS = 3600
 """What is so old and not yet in its place never will be: its writer is gone."""
@@ -74,7 +81,8 @@ class KeptPrograms:
     def __init__(self, folder: Path, tell: Callable[[str], None] = lambda line: None, code: str = "") -> None:
         self.folder = folder
         self._tell = tell
-        self._around = f"{code or code_digest()}\n{_surroundings()}"
+        self._code = code or code_digest()
+        self._around = _surroundings()
         self._lock = threading.Lock()
         self._found = 0
         self.trusted = self._is_trusted()
@@ -101,24 +109,40 @@ class KeptPrograms:
     def load(self, program: Program) -> Any | None:
         """The executable of a program; None if it is not kept, or damaged."""
         path = self._path(program)
-        if path is None:
+        return None if path is None else self._read(path, program, self._tell)
+
+    def load_lowered(
+        self, program: Program, lowered: jax.stages.Lowered, options: Mapping[str, Any] | None
+    ) -> Any | None:
+        """The executable that was made with these options of a program lowered like this one, by whatever
+        code; None if there is none. The next start finds it without tracing."""
+        path, same = self._path(program), self._lowered_path(program, lowered, options)
+        if path is None or same is None:
             return None
+        executable = self._read(same, program, lambda damaged: None)  # its first name has told
+        if executable is None:
+            self._tell_others(program)
+        else:
+            with contextlib.suppress(OSError):
+                _name_too(same, path)
+        return executable
+
+    def _read(self, path: Path, program: Program, tell: Callable[[str], None]) -> Any | None:
         try:
             with path.open("rb") as file:
                 reason = distrusted(os.fstat(file.fileno()))
                 content = b"" if reason else file.read()
         except OSError:
-            self._tell_others(program)
             return None
         if reason is not None:
-            self._tell(f"compiling {program.name} anew: {path} is not used, because {reason}")
+            tell(f"compiling {program.name} anew: {path} is not used, because {reason}")
             return None
         with self._lock:
             self._others = 0  # the folder is of this version and these settings
         try:
             executable = _restored(content, program)
         except Exception as error:  # whatever is wrong with it, it can be compiled again
-            self._tell(f"compiling {program.name} anew: its entry in the compile cache is damaged ({error})")
+            tell(f"compiling {program.name} anew: its entry in the compile cache is damaged ({error})")
             with contextlib.suppress(OSError):  # else the next start says so again
                 path.unlink(missing_ok=True)
             return None
@@ -136,7 +160,13 @@ class KeptPrograms:
                 "may be of another version of Chorus or JAX, or of other shapes or settings"
             )
 
-    def keep(self, program: Program, executable: Any) -> None:
+    def keep(
+        self,
+        program: Program,
+        lowered: jax.stages.Lowered,
+        options: Mapping[str, Any] | None,
+        executable: Any,
+    ) -> None:
         """Write an executable, if that is possible; a start does not depend on it."""
         path = self._path(program)
         if path is None:
@@ -149,6 +179,8 @@ class KeptPrograms:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._sweep()
             _write(path, _MAGIC + hashlib.sha256(payload).digest() + payload)
+            if (same := self._lowered_path(program, lowered, options)) is not None:
+                _name_too(path, same)
         except OSError as error:  # it costs the next start some time
             with self._lock:
                 told, self._told = self._told, True
@@ -185,8 +217,17 @@ class KeptPrograms:
         described = description(program) if self.trusted else None
         if described is None:
             return None
-        key = hashlib.sha256(f"{self._around}\n{described}".encode()).hexdigest()
+        key = hashlib.sha256(f"{self._code}\n{self._around}\n{described}".encode()).hexdigest()
         return self.folder / f"{key}{_SUFFIX}"
+
+    def _lowered_path(
+        self, program: Program, lowered: jax.stages.Lowered, options: Mapping[str, Any] | None
+    ) -> Path | None:
+        if description(program) is None:
+            return None
+        said = f"{self._around}\n{program.name}\n{options}\n{lowered.as_text()}"
+        key = hashlib.sha256(said.encode()).hexdigest()
+        return self.folder / f"{key}{_LOWERED}"
 
 
 def description(program: Program) -> str | None:
@@ -260,6 +301,18 @@ def _restored(content: bytes, program: Program) -> Any:
         zlib.decompress(payload), inside, jax.tree.structure(program.results),
         execution_devices=jax.devices()[:1],
     )  # fmt: skip
+
+
+def _name_too(path: Path, other: Path) -> None:
+    """Give a file another name; where that cannot be, a copy has it."""
+    temporary = path.with_name(f"{_WRITING}{secrets.token_hex(8)}")
+    try:
+        os.link(path, temporary)
+    except OSError:
+        _write(other, path.read_bytes())
+        return
+    temporary.replace(other)
+    temporary.unlink(missing_ok=True)  # both were names of one file already
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -40,7 +40,8 @@ class PrefillDecodePolicy:
     a tenant within its share decodes, and for `protect_rounds` while a quiet tenant does: so an answer of a
     few decode steps is not interrupted. It is not encoded in a quiet tenant's step either, which it would
     make longer (but see `_MOST_PROTECTED`), unless that scores. And after a decode step of a block in which
-    no quiet tenant decodes come as many of those in which one does as take as long together.
+    no quiet tenant decodes come as many of those in which one does as take as long together (but see
+    `_MOST_PROTECTED`).
 
     Within a tenant, interactive requests that decode go before its batch. A prefill step of batch requests
     may come once they have had `INTERACTIVE_SHARE` times as long as such a step takes. Until then it is
@@ -140,7 +141,7 @@ class PrefillDecodePolicy:
         def turn(block: Block) -> tuple[bool, bool, int, int]:
             yields = self._batch_of(block, interactive)
             later = INTERACTIVE_SHARE if yields else 0
-            ahead = self._ahead > 0 and bool(quiet) and block not in quiet
+            ahead = self._ahead > 0 and bool(quiet and block.uses) and block not in quiet
             return (ahead, yields or not self._due(block), block.last_decode + later, block.index)
 
         return min(wanting, key=turn)
@@ -190,15 +191,16 @@ class PrefillDecodePolicy:
     def _note_turn(self, step: DecodeStep, seconds: float) -> None:
         """Blocks in which no quiet tenant decodes are ahead by their last step, less what the others took
         since."""
-        if self._shares.alone:
+        if self._shares.alone or not step.uses:
             return
         held, tenants = self._slots.parts_held(), {use.ticket.origin.tenant for use in step.uses.values()}
         quiet = any(self._quiet(name, held) for name in tenants)
         self._ahead = max(0.0, self._ahead - seconds) if quiet else seconds
 
     def _blocks_of_quiet(self, wanting: Sequence[Block]) -> list[Block]:
-        """Those in which a quiet tenant decodes."""
-        if self._shares.alone:
+        """Those in which a quiet tenant decodes; none where quiet tenants decode nearly always, for they
+        would get half of the time however many others there are."""
+        if self._shares.alone or not self._quiet_are_rare:
             return []
         held = self._slots.parts_held()
         quiet = {name for name in held if self._quiet(name, held)}

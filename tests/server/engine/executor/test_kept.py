@@ -24,6 +24,7 @@ from chorus_server.engine.executor import (
     KeptPrograms,
     Program,
     compile_all,
+    compiling,
     model_spec,
     programs,
     use_persistent_cache,
@@ -117,11 +118,33 @@ def test_a_second_start_traces_and_compiles_nothing_and_answers_with_the_same_bi
     assert second.temporary_bytes == first.temporary_bytes
     assert repr(_answers(second)) == answers
 
-    jax.clear_caches()  # type: ignore[no-untyped-call]
-    other = KeptPrograms(tmp_path, code="of another version")  # the control: nothing of it is kept
-    with events() as seen:
-        compile_all(wanted[:2], kept=other)
-    assert other.found == 0 and all(seen[name] >= 2 for name in MADE)
+
+def no_link(*names: object) -> None:
+    raise OSError("this disk has no links")
+
+
+@pytest.mark.parametrize("how", ["linked", "copied"])
+def test_after_an_update_the_same_programs_are_traced_once_and_not_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """They are found by what they were lowered to. The controls are a program that the update did change, and
+    other options of the compiler."""
+    if how == "copied":
+        monkeypatch.setattr(os, "link", no_link)
+    compile_all([_program()], kept=KeptPrograms(tmp_path))
+    for traced in (True, False):
+        jax.clear_caches()  # type: ignore[no-untyped-call]
+        updated = KeptPrograms(tmp_path, code="of another version")
+        with events() as seen:
+            compiled = compile_all([_program()], kept=updated)
+        assert updated.found == 1 and not seen["backend_compile_duration"]
+        assert bool(seen["jaxpr_trace_duration"]) == traced
+        np.testing.assert_array_equal(compiled["scaled"](np.ones(3, np.float32)), np.full(3, 3.0))
+    assert not list(tmp_path.glob("writing-*"))
+    with monkeypatch.context() as patch, events() as seen:
+        patch.setattr(compiling, "_options", lambda: {"xla_backend_optimization_level": 0})
+        compile_all([_program(by=3.0), _program()], kept=KeptPrograms(tmp_path, code="of a third"))
+    assert seen["backend_compile_duration"] == 2
 
 
 def test_what_jaxs_own_cache_hands_out_is_not_kept(tmp_path: Path) -> None:
@@ -138,7 +161,7 @@ def test_what_jaxs_own_cache_hands_out_is_not_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("left", [0, 7, 40, -1])
 def test_what_a_kill_left_half_written_is_compiled_anew_with_one_line(tmp_path: Path, left: int) -> None:
     compile_all([_program()], kept=KeptPrograms(tmp_path))
-    (entry,) = tmp_path.iterdir()
+    (entry,) = tmp_path.glob("*.program")
     whole = entry.read_bytes()
     entry.write_bytes(whole[:left])
     told: list[str] = []
@@ -152,7 +175,7 @@ def test_what_a_kill_left_half_written_is_compiled_anew_with_one_line(tmp_path: 
 
 def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
     compile_all([_program()], kept=KeptPrograms(tmp_path))
-    (entry,) = tmp_path.iterdir()
+    (entry,) = tmp_path.glob("*.program")
     whole = bytearray(entry.read_bytes())
     whole[len(whole) // 2] ^= 1
     entry.write_bytes(whole)
@@ -167,7 +190,8 @@ def test_a_start_that_finds_only_programs_of_another_version_says_so_once(tmp_pa
     compile_all(wanted, kept=KeptPrograms(tmp_path, told.append))
     assert told == [], "control: an empty folder, and one that has them all"
     jax.clear_caches()  # type: ignore[no-untyped-call]
-    compile_all(wanted, kept=KeptPrograms(tmp_path, told.append, code="of another version"))
+    changed = [_program(by=3.0), _program(5, 3.0, "another")]
+    compile_all(changed, kept=KeptPrograms(tmp_path, told.append, code="of another version"))
     (line,) = told
     assert re.match(r"compiling anew: (scaled|another) is not among the 2 programs in ", line)
 
@@ -184,7 +208,7 @@ def test_a_folder_that_cannot_be_written_costs_only_the_next_start_and_is_told_o
     )
     jax.clear_caches()  # type: ignore[no-untyped-call]
     compile_all([_program(7, name="a third")], kept=KeptPrograms(tmp_path / "free", told.append))
-    assert len(told) == 1 and len(list((tmp_path / "free").iterdir())) == 1, "control"
+    assert len(told) == 1 and len(list((tmp_path / "free").glob("*.program"))) == 1, "control"
 
 
 def test_what_a_killed_writer_left_goes_and_what_one_writes_stays(tmp_path: Path) -> None:
@@ -195,7 +219,8 @@ def test_what_a_killed_writer_left_goes_and_what_one_writes_stays(tmp_path: Path
     compile_all([_program()], kept=KeptPrograms(tmp_path))
     assert not left.exists() and fresh.exists()
     os.utime(fresh, (0, 0))
-    KeptPrograms(tmp_path).keep(_program(), object())  # which cannot be written down: nothing is swept
+    lowered = jax.jit(scaled).lower(1.0, 2.0)
+    KeptPrograms(tmp_path).keep(_program(), lowered, None, object())  # it cannot be written: nothing is swept
     assert fresh.exists()
 
 
@@ -203,15 +228,16 @@ def test_what_a_killed_writer_left_goes_and_what_one_writes_stays(tmp_path: Path
 def test_what_somebody_else_may_have_written_is_not_run(tmp_path: Path, what: str) -> None:
     """Entries are pickles: whoever writes one runs code here."""
     compile_all([_program()], kept=KeptPrograms(tmp_path))
-    (entry,) = tmp_path.iterdir()
+    (entry,) = tmp_path.glob("*.program")
     path, told = {"folder": tmp_path, "entry": entry}[what], []
     mode = path.stat().st_mode
     path.chmod(mode | 0o002)
     kept = KeptPrograms(tmp_path, told.append)
     assert kept.load(_program()) is None and kept.trusted is (what == "entry")
     assert len(told) == 1 and f"{path} is not used, because everybody may write to it" in told[0]
-    kept.keep(_program(5, name="another"), jax.jit(scaled).lower(1.0, 2.0).compile())
-    assert len(list(tmp_path.iterdir())) == (1 if what == "folder" else 2)
+    lowered = jax.jit(scaled).lower(1.0, 2.0)
+    kept.keep(_program(5, name="another"), lowered, None, lowered.compile())
+    assert len(list(tmp_path.glob("*.program"))) == (1 if what == "folder" else 2)
     path.chmod(mode)
     assert KeptPrograms(tmp_path, told.append).load(_program()) is not None and len(told) == 1, "control"
 
@@ -278,6 +304,7 @@ def test_every_process_asks_in_the_same_words() -> None:
     script = """
 import hashlib
 from chorus_server.engine.executor import model_spec, programs
+from chorus_server.engine.executor import compiling
 from chorus_server.engine.executor.cache_folder import distrusted
 from chorus_server.engine.executor.kept import description
 from chorus_server.engine.executor.testing import tiny_model
