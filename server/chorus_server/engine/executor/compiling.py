@@ -105,14 +105,15 @@ def _compile(
 def _made(program: Program, watch: CompileWatch | None, kept: KeptPrograms | None) -> tuple[Any, bool]:
     """The executable, and whether it was not kept under its second name."""
     lowered, options, reads = program.jit().lower(*program.arguments), _options(), cache_reads()
-    executable = None if kept is None else kept.load_lowered(program, lowered, options)
+    same = None if kept is None else kept.second_name(program, lowered, options)
+    executable = None if kept is None else kept.load_lowered(program, same)
     if executable is not None:
         return executable, False
     with nullcontext() if watch is None else watch.because("startup", program.name):
         executable = lowered.compile(compiler_options=options)
     # What JAX has read from its cache lacks its kernels when it is written once more.
     if kept is not None and cache_reads() == reads:
-        kept.keep(program, lowered, options, executable)
+        kept.keep(program, executable, same)
     return executable, True
 
 

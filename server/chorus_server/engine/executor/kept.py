@@ -111,20 +111,19 @@ class KeptPrograms:
         path = self._path(program)
         return None if path is None else self._read(path, program, self._tell)
 
-    def load_lowered(
-        self, program: Program, lowered: jax.stages.Lowered, options: Mapping[str, Any] | None
-    ) -> Any | None:
-        """The executable that was made with these options of a program lowered like this one, by whatever
-        code; None if there is none. The next start finds it without tracing."""
-        path, same = self._path(program), self._lowered_path(program, lowered, options)
-        if path is None or same is None:
+    def load_lowered(self, program: Program, same: Path | None) -> Any | None:
+        """The executable that has this second name, whatever code it was made by; None if there is none. The
+        next start finds it without tracing."""
+        path = self._path(program)
+        if path is None:
             return None
-        executable = self._read(same, program, lambda damaged: None)  # its first name has told
-        if executable is None:
+        # What is wrong with the file its first name has told.
+        executable = None if same is None else self._read(same, program, lambda damaged: None)
+        if same is None or executable is None:
             self._tell_others(program)
-        else:
-            with contextlib.suppress(OSError):
-                _name_too(same, path)
+            return None
+        with contextlib.suppress(OSError):
+            _name_too(same, path)
         return executable
 
     def _read(self, path: Path, program: Program, tell: Callable[[str], None]) -> Any | None:
@@ -160,14 +159,9 @@ class KeptPrograms:
                 "may be of another version of Chorus or JAX, or of other shapes or settings"
             )
 
-    def keep(
-        self,
-        program: Program,
-        lowered: jax.stages.Lowered,
-        options: Mapping[str, Any] | None,
-        executable: Any,
-    ) -> None:
-        """Write an executable, if that is possible; a start does not depend on it."""
+    def keep(self, program: Program, executable: Any, same: Path | None = None) -> None:
+        """Write an executable, under its second name too, if that is possible; a start does not depend on
+        it."""
         path = self._path(program)
         if path is None:
             return
@@ -179,7 +173,7 @@ class KeptPrograms:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._sweep()
             _write(path, _MAGIC + hashlib.sha256(payload).digest() + payload)
-            if (same := self._lowered_path(program, lowered, options)) is not None:
+            if same is not None:
                 _name_too(path, same)
         except OSError as error:  # it costs the next start some time
             with self._lock:
@@ -220,12 +214,14 @@ class KeptPrograms:
         key = hashlib.sha256(f"{self._code}\n{self._around}\n{described}".encode()).hexdigest()
         return self.folder / f"{key}{_SUFFIX}"
 
-    def _lowered_path(
+    def second_name(
         self, program: Program, lowered: jax.stages.Lowered, options: Mapping[str, Any] | None
     ) -> Path | None:
-        if description(program) is None:
+        """Of what a compiler with these options makes of a program; None where that cannot be told."""
+        described, used = description(program) if self.trusted else None, _used_arguments(lowered)
+        if described is None or used is None:
             return None
-        said = f"{self._around}\n{program.name}\n{options}\n{lowered.as_text()}"
+        said = f"{self._around}\n{described}\n{options}\n{used}\n{lowered.as_text()}"
         key = hashlib.sha256(said.encode()).hexdigest()
         return self.folder / f"{key}{_LOWERED}"
 
@@ -243,6 +239,13 @@ def description(program: Program) -> str | None:
     trees = [jax.tree.structure(tree) for tree in (program.arguments, program.results)]
     shapes = [(leaf.shape, str(leaf.dtype)) for leaf in leaves]
     return "\n".join(map(str, (program.name, function, *trees, shapes, program.donate)))
+
+
+def _used_arguments(lowered: jax.stages.Lowered) -> list[int] | None:
+    """Which of its arguments a program uses. JAX leaves out the others, and an entry knows them by number,
+    but the text of what was lowered does not. None where this JAX does not say."""
+    kept = getattr(getattr(lowered, "_lowering", None), "compile_args", {}).get("kept_var_idx")
+    return None if kept is None else sorted(kept)
 
 
 @lru_cache(maxsize=1)

@@ -29,6 +29,7 @@ from chorus_server.engine.executor import (
     programs,
     use_persistent_cache,
 )
+from chorus_server.engine.executor import kept as kept_module
 from chorus_server.engine.executor.cache_folder import distrusted
 from chorus_server.engine.executor.kept import description
 from chorus_server.engine.executor.testing import tiny_executor, tiny_model
@@ -147,6 +148,30 @@ def test_after_an_update_the_same_programs_are_traced_once_and_not_compiled(
     assert seen["backend_compile_duration"] == 2
 
 
+def first_of(x: Any, y: Any) -> Any:
+    return x + 1
+
+
+def second_of(x: Any, y: Any) -> Any:
+    return y + 1
+
+
+def test_programs_that_use_other_arguments_have_different_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JAX lowers both to the same text, of one argument."""
+    vector: Any = Struct((3,), jnp.float32)
+    one, other = (Program("one", of, (vector, vector), vector) for of in (first_of, second_of))
+    lowered = [each.jit().lower(*each.arguments) for each in (one, other)]
+    texts = {each.as_text().replace("second_of", "first_of") for each in lowered}
+    assert len(texts) == 1, "the control"
+    monkeypatch.setattr(kept_module, "description", lambda program: program.name)
+    monkeypatch.setattr(jax.stages.Lowered, "as_text", lambda self: "the same")
+    kept = KeptPrograms(tmp_path)
+    paths = {kept.second_name(one, each, None) for each in lowered}
+    assert len(paths) == 2 and None not in paths
+
+
 def test_what_jaxs_own_cache_hands_out_is_not_kept(tmp_path: Path) -> None:
     """Written once more, it lacks kernels: a start that read it would fail at its first step."""
     compile_all([_program()])
@@ -219,8 +244,7 @@ def test_what_a_killed_writer_left_goes_and_what_one_writes_stays(tmp_path: Path
     compile_all([_program()], kept=KeptPrograms(tmp_path))
     assert not left.exists() and fresh.exists()
     os.utime(fresh, (0, 0))
-    lowered = jax.jit(scaled).lower(1.0, 2.0)
-    KeptPrograms(tmp_path).keep(_program(), lowered, None, object())  # it cannot be written: nothing is swept
+    KeptPrograms(tmp_path).keep(_program(), object())  # which cannot be written down: nothing is swept
     assert fresh.exists()
 
 
@@ -235,8 +259,7 @@ def test_what_somebody_else_may_have_written_is_not_run(tmp_path: Path, what: st
     kept = KeptPrograms(tmp_path, told.append)
     assert kept.load(_program()) is None and kept.trusted is (what == "entry")
     assert len(told) == 1 and f"{path} is not used, because everybody may write to it" in told[0]
-    lowered = jax.jit(scaled).lower(1.0, 2.0)
-    kept.keep(_program(5, name="another"), lowered, None, lowered.compile())
+    kept.keep(_program(5, name="another"), jax.jit(scaled).lower(1.0, 2.0).compile())
     assert len(list(tmp_path.glob("*.program"))) == (1 if what == "folder" else 2)
     path.chmod(mode)
     assert KeptPrograms(tmp_path, told.append).load(_program()) is not None and len(told) == 1, "control"
@@ -304,7 +327,6 @@ def test_every_process_asks_in_the_same_words() -> None:
     script = """
 import hashlib
 from chorus_server.engine.executor import model_spec, programs
-from chorus_server.engine.executor import compiling
 from chorus_server.engine.executor.cache_folder import distrusted
 from chorus_server.engine.executor.kept import description
 from chorus_server.engine.executor.testing import tiny_model
