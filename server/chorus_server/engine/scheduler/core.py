@@ -209,7 +209,7 @@ class Scheduler:
         first_half = self._first_half if isinstance(step.plan, ScorePlan) and step.plan.encoded else 0.0
         seconds += first_half
         block = self._slots.blocks[step.plan.block] if isinstance(step, DecodeStep) else None
-        self._policy.took(step, seconds)
+        self._policy.took(step, seconds, alone=alone)
         if alone:
             self._times.took(step, None if block is None else block.shape, seconds)
         if isinstance(step, DecodeStep):

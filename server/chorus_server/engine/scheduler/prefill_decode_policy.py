@@ -15,12 +15,13 @@ INTERACTIVE_SHARE = 9
 """How much more service interactive requests get than a batch of the same tenant."""
 
 _MOST_PROTECTED = 0.5
-"""The share of the recent decode steps, with a quiet tenant in them, up to which a backlog makes busy. Where
-quiet tenants decode nearly always, slots that nobody may fill would cost too much. Up to this share a quiet
-tenant's prefill step is its own too, and answers of busy tenants wait."""
+"""The share of the recent decode steps, by their time, with a quiet tenant in them, up to which a backlog
+makes busy. Where quiet tenants decode nearly always, slots that nobody may fill would cost too much. Up to
+this share a quiet tenant's prefill step is its own too, and answers of busy tenants wait."""
 
 _RECENT = 0.02
-"""Weight of the newest decode step in that share."""
+"""Weight of the newest decode step in that share, of a block whose steps are the shortest; others count by as
+much more as they take longer."""
 
 
 class PrefillDecodePolicy:
@@ -68,6 +69,7 @@ class PrefillDecodePolicy:
         self._last_tokens = 0
         self._rounds: dict[int, int] = {}
         self._ahead = 0.0
+        self._step_seconds: dict[int, float] = {}
         self._waited: Counter[int] = Counter()
         self._jumped = False
         self._batch_seconds = 0.0
@@ -168,13 +170,18 @@ class PrefillDecodePolicy:
             held = self._slots.parts_held()
             tenants = {use.ticket.origin.tenant for use in block.uses.values()}
             quiet = any(self._few(name, held) and not self._has_backlog(name) for name in tenants)
-        self._protected += _RECENT * (quiet - self._protected)
+        shortest = min(self._step_seconds.values(), default=0.0)
+        times = self._step_seconds.get(block.index, 0.0) / shortest if shortest else 1.0
+        self._protected += min(0.5, _RECENT * times) * (quiet - self._protected)
 
-    def took(self, step: Step, seconds: float) -> None:
-        """A step's result was read; it had the device for `seconds`."""
+    def took(self, step: Step, seconds: float, *, alone: bool = True) -> None:
+        """A step's result was read; it had the device for `seconds`, which say how long such a step takes if
+        nothing else was in flight."""
         if isinstance(step, DecodeStep):
             origins = {use.ticket.origin for use in step.uses.values()}
             tenants = {each.tenant for each in origins if each.priority == "interactive"}
+            if alone:
+                self._step_seconds[step.plan.block] = seconds
             self._note_turn(step, seconds)
             had = self._decoded_seconds
             self._decoded_seconds = {

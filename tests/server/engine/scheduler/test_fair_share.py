@@ -232,10 +232,10 @@ LONG = Ladder(
 )
 
 
-def beside_long_texts(new_tokens: tuple[int, ...], *, quiet_alone: bool = False) -> Measured:
+def beside_long_texts(new_tokens: tuple[int, ...], every: float, *, quiet_alone: bool = False) -> Measured:
     """A tenant with a backlog of texts of 250 tokens and, in turn, so many new ones, in blocks whose steps
-    take four times as long as those of the third, and a quiet one that asks for 16 tokens every 300 ms.
-    `answers` are the backlog's."""
+    take four times as long as those of the third, and a quiet one that asks for 16 tokens every so many
+    seconds. `answers` are the backlog's."""
     rng, seconds = random.Random(7), 12.0
 
     def cost(plan: StepPlan) -> float:
@@ -250,21 +250,23 @@ def beside_long_texts(new_tokens: tuple[int, ...], *, quiet_alone: bool = False)
     sim = Simulation(LONG, EngineConfig(), cost=cost)
     backlog = [] if quiet_alone else [asked("noisy", 250, new) for new in new_tokens * 200]
     arrivals = [(0.0, each) for each in backlog]
-    arrivals += [(0.5 + 0.3 * n + 0.01 * rng.random(), asked("quiet", 16, 16)) for n in range(35)]
+    arrivals += [(0.5 + every * n + 0.01 * rng.random(), asked("quiet", 16, 16)) for n in range(35)]
     sim.run(arrivals, until=seconds)
     waits = [waited for done, waited, _ in sim.served if done.origin.tenant == "quiet"]
     assert len(waits) == 35
     return Measured(quantile(waits, 0.99), len(sim.served) - len(waits))
 
 
-@pytest.mark.parametrize("new_tokens", [(250,), (250, 60)])
+@pytest.mark.parametrize(("new_tokens", "every"), [((250,), 0.3), ((250, 60), 0.3), ((250,), 0.15)])
 def test_long_answers_of_a_busy_tenant_take_no_more_turns_than_a_quiet_ones_steps(
-    new_tokens: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    new_tokens: tuple[int, ...], every: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of one shape, and of two, whose blocks may not take turns with each other meanwhile."""
-    alone, beside = beside_long_texts(new_tokens, quiet_alone=True), beside_long_texts(new_tokens)
+    """Of one shape, and of two, whose blocks may not take turns with each other meanwhile; and where most of
+    the steps, but not most of the time, are a quiet tenant's."""
+    alone = beside_long_texts(new_tokens, every, quiet_alone=True)
+    beside = beside_long_texts(new_tokens, every)
     monkeypatch.setattr(PrefillDecodePolicy, "_blocks_of_quiet", lambda policy, wanting: [])
-    control = beside_long_texts(new_tokens)
+    control = beside_long_texts(new_tokens, every)
     assert beside.quiet_p99 <= 3 * alone.quiet_p99, "a long step of each shape may come before"
     assert control.quiet_p99 > 4 * alone.quiet_p99, "a step of each block in turn must fail this test"
     assert beside.answers >= 0.97 * control.answers
