@@ -175,8 +175,8 @@ class PrefillDecodePolicy:
         self._protected += min(0.5, _RECENT * times) * (quiet - self._protected)
 
     def took(self, step: Step, seconds: float, *, alone: bool) -> None:
-        """A step's result was read; it had the device for `seconds`. They say how long such a step takes if it
-        was `alone`: if nothing else was in flight when it was planned."""
+        """A step's result was read; it had the device for `seconds`. They say how long such a step takes if
+        it was `alone`: if nothing else was in flight when it was planned."""
         if isinstance(step, DecodeStep):
             origins = {use.ticket.origin for use in step.uses.values()}
             tenants = {each.tenant for each in origins if each.priority == "interactive"}
